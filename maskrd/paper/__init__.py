@@ -1,0 +1,41 @@
+"""What the paper prints: Tables 1-7 as data (`tables`), their arithmetic (`audit`), its statements (`claims`)."""
+
+from maskrd.paper.tables import (
+    MEAN,
+    OURS,
+    TABLES,
+    Erratum,
+    Key,
+    Labels,
+    Marks,
+    PrintedValue,
+    Values,
+    errata,
+    labels,
+    methods,
+    metrics,
+    printed,
+    rows,
+    value,
+    values,
+)
+
+__all__ = [
+    "MEAN",
+    "OURS",
+    "TABLES",
+    "Erratum",
+    "Key",
+    "Labels",
+    "Marks",
+    "PrintedValue",
+    "Values",
+    "errata",
+    "labels",
+    "methods",
+    "metrics",
+    "printed",
+    "rows",
+    "value",
+    "values",
+]

@@ -1,0 +1,58 @@
+# Every table and figure of the paper, from nothing. What can be asked for:
+#
+#   snakemake --cores 8 tables      Tables 1 to 7 (the default)
+#   snakemake --cores 8 table5      one of them; likewise every table and figure named in config.yaml
+#   snakemake --cores 8 -n          what would be run
+#
+# config.yaml is the experiment; `--configfile mine.yaml` is merged over it.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+# Target rules stay in this file: Snakemake drops `default_target` of an included one.
+rule tables:
+    input:
+        [table_files(name) for name in experiment.tables if name.startswith("table")],
+    default_target: True
+    localrule: True
+    message:
+        "Tables of the paper are in {RESULTS}/tables."
+
+
+for name in experiment.tables:
+
+    rule:
+        name:
+            name
+        input:
+            table_files(name),
+        localrule: True
+
+
+for name in experiment.figures:
+
+    rule:
+        name:
+            name
+        input:
+            figure_files(name),
+        localrule: True
+
+
+rule models:
+    input:
+        [model_files(name) for name in experiment.tables],
+    localrule: True
+    message:
+        "All models of all tables are trained."

@@ -1,0 +1,3 @@
+from maskrd.cli import main
+
+main()

@@ -1,0 +1,185 @@
+"""The command `maskrd`: one subcommand for each rule of the workflow, and a few for people.
+
+Only arguments are read here. Each command imports what it needs when it runs, since start-up counts:
+hundreds of short jobs call it.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskrd.errors import MaskrdError
+
+if TYPE_CHECKING:
+    from maskrd.experiment import Evaluation, Training
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Category = Annotated[str, typer.Option(help="Category, e.g. bottle")]
+DatasetOption = Annotated[str, typer.Option(help="Dataset, e.g. mvtec_ad")]
+Data = Annotated[Path, typer.Option(help="Folder of the dataset")]
+IndexFile = Annotated[Path, typer.Option(help="Index of the category, from `maskrd index`")]
+TeacherFile = Annotated[Path, typer.Option(help="Teacher, from `maskrd teacher`")]
+ModelFile = Annotated[Path, typer.Option(help="Trained model (.safetensors)")]
+TrainingJson = Annotated[str, typer.Option(help="Training recipe as JSON")]
+EvaluationJson = Annotated[str, typer.Option(help="Evaluation recipe as JSON")]
+ReportJson = Annotated[str, typer.Option(help="What to show, as JSON")]
+Models = Annotated[Path, typer.Option(help="Folder of the models")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
+Output = Annotated[Path, typer.Option(help="File to write")]
+
+
+@app.command()
+def index(
+    dataset: DatasetOption,
+    category: Category,
+    data: Data,
+    output: Output,
+    memory: Annotated[Path | None, typer.Option(help="Where to note sizes and dates, to notice changes")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Check the images of a category and list them with their digests."""
+    from maskrd.data.changes import image_folder, remember
+    from maskrd.data.index import build_index
+
+    build_index(dataset, category, data, threads).write(output)
+    if memory:
+        remember(image_folder(dataset, category, data), memory)
+
+
+@app.command()
+def teacher(
+    backbone: Annotated[str, typer.Option(help="resnet18, resnet50 or wide_resnet50_2")],
+    weights: Annotated[Path, typer.Option(help="ImageNet weights, .pth or .safetensors")],
+    output: Output,
+) -> None:
+    """Turn ImageNet weights into a teacher file, checked against timm."""
+    from maskrd.teacher import export_teacher
+
+    export_teacher(backbone, weights, output)
+
+
+@app.command()
+def train(
+    index: IndexFile,
+    data: Data,
+    teacher: TeacherFile,
+    recipe: TrainingJson,
+    model: Annotated[Path, typer.Option(help="Model file to write")],
+    history: Annotated[Path, typer.Option(help="Training curve to write (.csv)")],
+    state: Annotated[Path, typer.Option(help="Folder of the resumable state")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    threads: Threads = 1,
+    cache_gb: Annotated[float, typer.Option(help="Memory for teacher features; 0 recomputes them")] = 4,
+    state_minutes: Annotated[float, typer.Option(help="Minutes between saved states")] = 10,
+) -> None:
+    """Train one model, or go on where an interrupted run of it stopped."""
+    from maskrd import training
+
+    job = training.Job(
+        index=index, data=data, teacher=teacher, model=model, history=history, state=state, recipe=parse_training(recipe),
+        seed=seed, device=device, threads=threads, cache_gb=cache_gb, state_minutes=state_minutes,
+    )  # fmt: skip
+    try:
+        training.train(job)
+    except training.Interrupted as interruption:
+        logging.getLogger(__name__).warning("%s", interruption)
+        raise typer.Exit(interruption.exit_code) from None
+
+
+@app.command()
+def evaluate(
+    index: IndexFile,
+    data: Data,
+    teacher: TeacherFile,
+    model: ModelFile,
+    recipe: TrainingJson,
+    evaluation: EvaluationJson,
+    metrics: Annotated[Path, typer.Option(help="metrics.json to write")],
+    scores: Annotated[Path, typer.Option(help="scores.csv to write")],
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Score the test set with a trained model."""
+    from maskrd import evaluation as testing
+
+    recipes = parse_evaluation(evaluation), parse_training(recipe)
+    job = testing.Job(index, data, teacher, model, *recipes, device, threads)
+    testing.evaluate(job, metrics, scores)
+
+
+@app.command()
+def heatmaps(
+    index: IndexFile,
+    data: Data,
+    teacher: TeacherFile,
+    model: ModelFile,
+    recipe: TrainingJson,
+    evaluation: EvaluationJson,
+    output: Output,
+    count: Annotated[int, typer.Option(min=1, help="Images of each defect type")] = 1,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Anomaly maps of a few test images, for figures."""
+    from maskrd import evaluation as testing
+
+    recipes = parse_evaluation(evaluation), parse_training(recipe)
+    job = testing.Job(index, data, teacher, model, *recipes, device, threads)
+    testing.write_heatmaps(job, count, output)
+
+
+@app.command()
+def table(
+    report: ReportJson,
+    models: Models,
+    csv: Annotated[Path, typer.Option(help="CSV to write")],
+    tex: Annotated[Path, typer.Option(help="LaTeX to write")],
+) -> None:
+    """Write a table from the metrics.json files of its models."""
+    from maskrd.experiment import Report
+    from maskrd.reporting.tables import write_table
+
+    write_table(Report.parse("--report", report), models, csv, tex)
+
+
+@app.command()
+def figure(
+    report: ReportJson,
+    models: Models,
+    png: Annotated[Path, typer.Option(help="PNG to write")],
+    pdf: Annotated[Path, typer.Option(help="PDF to write")],
+) -> None:
+    """Draw a figure from the anomaly maps of its models."""
+    from maskrd.experiment import Report
+    from maskrd.reporting.figures import write_figure
+
+    write_figure(Report.parse("--report", report), models, png, pdf)
+
+
+def parse_training(text: str) -> "Training":
+    from maskrd.experiment import Training
+
+    return Training.parse("--recipe", text)
+
+
+def parse_evaluation(text: str) -> "Evaluation":
+    from maskrd.experiment import Evaluation
+
+    return Evaluation.parse("--evaluation", text)
+
+
+def main() -> None:
+    """Run the command line; what the user can put right is one message and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except MaskrdError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

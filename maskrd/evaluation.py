@@ -1,0 +1,191 @@
+"""Testing one model: anomaly maps, image scores, metrics.json."""
+
+import csv
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from maskrd.data.index import Index
+from maskrd.data.samples import Samples, load_test
+from maskrd.errors import MaskrdError
+from maskrd.experiment import Evaluation, Training
+from maskrd.files import atomic_path, sha256_file, write_json
+from maskrd.methods import build_method
+from maskrd.methods.base import Method, gaussian_blur
+from maskrd.metrics import auroc, pixel_metrics, pro_per_image
+from maskrd.runtime import autocast, choose_device, configure, describe
+from maskrd.teacher import Teacher, load_teacher
+
+# Also the batch size of testing: images are scored one by one, so it doesn't change a number.
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files and settings of one evaluation, as the command line gives them."""
+
+    index: Path
+    data: Path
+    teacher: Path
+    model: Path
+    evaluation: Evaluation
+    training: Training
+    device: str
+    threads: int
+
+
+class Tester:
+    """A trained model, ready to score images."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.device = choose_device(job.device)
+        configure(self.device, job.threads)
+        torch.manual_seed(0)  # read by mask_at_test only
+        self.index = Index.read(job.index)
+        self.description = read_description(job.model)
+        check_description(job, self.description)
+        self.training = Training(**self.description["recipe"])
+        self.teacher: Teacher = load_teacher(job.teacher)[0].to(self.device)
+        method: Method = build_method(self.training, self.teacher)
+        method.load_state_dict(load_file(job.model))
+        self.method = method.to(self.device, memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def anomaly_maps(self, images: np.ndarray) -> np.ndarray:
+        """Blurred anomaly maps of uint8 images (N, 3, H, W): float32 (N, H, W)."""
+        batch = torch.from_numpy(images).to(self.device)
+        with autocast(self.device, self.training.precision):
+            maps = self.method.anomaly_maps(batch, self.teacher(batch), self.job.evaluation)
+        return gaussian_blur(maps.float(), self.job.evaluation.blur_sigma).cpu().numpy()
+
+    def image_scores(self, maps: np.ndarray) -> np.ndarray:
+        """The maximum or mean of each map: (N, H, W) to (N,)."""
+        return maps.max(axis=(1, 2)) if self.job.evaluation.score == "max" else maps.mean(axis=(1, 2))
+
+
+def read_description(model: Path) -> dict:
+    """What a model file says of its training."""
+    try:
+        with safe_open(model, framework="pt") as file:
+            return json.loads(file.metadata()["model"])
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise MaskrdError(f"{model}: not a model of this pipeline ({error}). Delete it to train it anew.") from None
+
+
+def check_description(job: Job, description: dict) -> None:
+    """Refuse a model of another recipe, other data or another teacher than those at hand."""
+    wanted = job.training.model_dump(mode="json")
+    trained = dict(description["recipe"])
+    if wanted["precision"] == "auto":
+        wanted["precision"] = trained["precision"]
+    differing = sorted(key for key in wanted if wanted[key] != trained.get(key))
+    if differing:
+        pairs = ", ".join(f"{key}: {trained.get(key)!r} instead of {wanted[key]!r}" for key in differing)
+        raise MaskrdError(f"{job.model} was trained with another recipe ({pairs}). Delete it to train it anew.")
+    for name, path in (("data_sha256", job.index), ("teacher_sha256", job.teacher)):
+        if description[name] != sha256_file(path):
+            raise MaskrdError(f"{job.model} was trained with another {path}. Delete the model to train it anew.")
+
+
+def evaluate(job: Job, metrics: Path, scores: Path) -> None:
+    """Score the test set; write metrics.json and scores.csv (image, defect, score).
+
+    AUROCs and AUPRO are fractions of 1; the pixel ones are null without masks.
+    """
+    tester = Tester(job)
+    samples = load_test(tester.index, job.data, tester.training.image_size, job.threads)
+    started = time.monotonic()
+    maps, image_scores = score_samples(tester, samples)
+    values: dict[str, float | None] = {"image_auroc": auroc(samples.defective, image_scores)}
+    values.update(pixel_values(samples, maps))
+    write_scores(scores, samples, image_scores)
+    write_json(metrics, {**values, **provenance(tester, samples, time.monotonic() - started)})
+
+
+def score_samples(tester: Tester, samples: Samples) -> tuple[np.ndarray | None, np.ndarray]:
+    """Maps (N, H, W), kept only where masks need them, and image scores (N,)."""
+    count = len(samples.images)
+    maps = None if samples.masks is None else np.empty((count, *samples.images.shape[2:]), np.float32)
+    scores = np.empty(count, np.float32)
+    for start in tqdm(range(0, count, BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
+        part = slice(start, start + BATCH_SIZE)
+        batch_maps = tester.anomaly_maps(samples.images[part])
+        scores[part] = tester.image_scores(batch_maps)
+        if maps is not None:
+            maps[part] = batch_maps
+    if not np.isfinite(scores).all():
+        raise MaskrdError(f"{tester.job.model}: scores are not finite. Train it anew, or use precision: fp32.")
+    return maps, scores
+
+
+def pixel_values(samples: Samples, maps: np.ndarray | None) -> dict[str, float | None]:
+    if maps is None or samples.masks is None:
+        return {"pixel_auroc": None, "aupro": None, "pro_per_image": None}
+    pixels = pixel_metrics(samples.masks, maps)
+    return {
+        "pixel_auroc": pixels.auroc,
+        "aupro": pixels.aupro,
+        "pro_per_image": pro_per_image(samples.masks, maps),
+    }
+
+
+def write_scores(path: Path, samples: Samples, scores: np.ndarray) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "defect", "score"])
+        for entry, score in zip(samples.entries, scores, strict=True):
+            name = entry.image if entry.record is None else f"{entry.image}#{entry.record}"
+            writer.writerow([name, entry.defect, f"{score:.7g}"])
+
+
+def provenance(tester: Tester, samples: Samples, seconds: float) -> dict:
+    return {
+        "training": tester.description,
+        "evaluation": {
+            "recipe": tester.job.evaluation.model_dump(mode="json"),
+            **describe(tester.device),
+            "model_sha256": sha256_file(tester.job.model),
+            "images": len(samples.images),
+            "seconds": round(seconds, 2),
+        },
+    }
+
+
+def write_heatmaps(job: Job, count: int, output: Path) -> None:
+    """Images, masks and anomaly maps of the first `count` images of every defect type, for figures.
+
+    .npz: images uint8 (K, 3, S, S), masks bool (K, S, S), maps float32 (K, S, S), defects and names (K,),
+    `low` and `high`: the range of the maps of the whole test set.
+    """
+    tester = Tester(job)
+    samples = load_test(tester.index, job.data, tester.training.image_size, job.threads)
+    maps, _ = score_samples(tester, samples)
+    if maps is None or samples.masks is None:
+        raise MaskrdError(f"{tester.index.dataset}/{tester.index.category} has no masks; leave it out of figures.")
+    chosen = first_of_each_defect(samples, count)
+    with atomic_path(output) as temporary:
+        np.savez_compressed(
+            temporary,
+            images=samples.images[chosen],
+            masks=samples.masks[chosen],
+            maps=maps[chosen],
+            defects=[samples.entries[k].defect for k in chosen],
+            names=[samples.entries[k].image for k in chosen],
+            low=maps.min(),
+            high=maps.max(),
+        )
+
+
+def first_of_each_defect(samples: Samples, count: int) -> list[int]:
+    seen: dict[str, list[int]] = {}
+    for position, entry in enumerate(samples.entries):
+        seen.setdefault(entry.defect, []).append(position)
+    return [position for defect, positions in seen.items() for position in positions[:count]]

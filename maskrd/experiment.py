@@ -1,0 +1,294 @@
+"""What config.yaml means: recipes, models and the cells of tables.
+
+Every job parses this, so it imports nothing heavier than pydantic.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from maskrd.errors import MaskrdError
+
+Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image"]
+DatasetName = Literal["mvtec_ad", "cifar10", "mtd", "demo", "digits"]
+Backbone = Literal["resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2"]
+PAPER_BACKBONE = "wide_resnet50_2"
+
+# Names become folders and words of a command line; nothing else may get in.
+Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+KNOWN_CATEGORIES = {"cifar10": CIFAR10_CLASSES, "digits": DIGITS_CLASSES}
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, where: str, text: str) -> Self:
+        """Read a section from JSON, as jobs get it on their command line."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise MaskrdError(explain(error, cls, where)) from None
+
+
+class Training(Section):
+    """Settings that make a different model; config.yaml says why each has its default."""
+
+    method: Literal["maskrd"]
+    image_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    betas: tuple[Fraction, Fraction]
+    weight_decay: Annotated[float, Field(ge=0)]
+    validation_fraction: Fraction
+    patience: Annotated[int, Field(ge=1)] | None
+    checkpoint: Literal["last", "best_validation"]
+    precision: Literal["fp32", "bf16", "auto"]
+    layers: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1)]
+    loss: Literal["per_location", "flattened"]
+    msff_channels: Annotated[int, Field(ge=16, multiple_of=16)] | Literal["teacher"] | None
+    scconv: bool
+    scconv_fusion: Literal["per_channel", "all_channels"]
+    simam: bool
+    fmm: bool
+    mask_ratio: Fraction
+
+    @model_validator(mode="after")
+    def _validation_needs_images(self) -> "Training":
+        if (self.patience or self.checkpoint == "best_validation") and not self.validation_fraction:
+            raise ValueError(
+                "patience and checkpoint: best_validation need validation_fraction above 0, "
+                "the share of normal training images to hold out"
+            )
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError("layers names a level twice")
+        return self
+
+
+class Evaluation(Section):
+    """Settings of testing: they change the metrics, never the model."""
+
+    score: Literal["max", "mean"]
+    blur_sigma: Annotated[float, Field(ge=0)]
+    mask_at_test: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the numbers of one model, but for its data, teacher and seed."""
+
+    training: Training
+    evaluation: Evaluation
+
+    def training_json(self) -> str:
+        return canonical_json(self.training)
+
+    def evaluation_json(self) -> str:
+        return canonical_json(self.evaluation)
+
+
+def canonical_json(section: Section) -> str:
+    """Sorted keys: Snakemake compares parameters as text, and a swapped key must not retrain."""
+    return json.dumps(section.model_dump(mode="json"), sort_keys=True)
+
+
+class Dataset(Section):
+    path: Path | None = None
+    archive: str | None = None
+    categories: Annotated[tuple[Category, ...], Field(min_length=1)]
+    image_size: int | None = None
+    epochs: int | None = None
+    score: Literal["max", "mean"] | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        keys = {"image_size": self.image_size, "epochs": self.epochs, "score": self.score}
+        return {key: value for key, value in keys.items() if value is not None}
+
+
+class Table(Section):
+    """A list of cells: `rows` against metrics, on one dataset."""
+
+    dataset: DatasetName
+    rows: Literal["categories", "variants", "backbones"]
+    variants: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("maskrd",)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
+    caption: str
+    note: str = ""
+
+
+class Figure(Section):
+    dataset: DatasetName
+    variants: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("maskrd",)
+    images_per_category: Annotated[int, Field(ge=1)] = 1
+    caption: str
+
+
+class Report(Section):
+    """All that a table or figure is made of besides its models' files; a job gets it as JSON."""
+
+    name: str
+    spec: Table | Figure
+    categories: tuple[Category, ...]
+    backbones: tuple[Backbone, ...]
+    seeds: tuple[int, ...]
+    training: dict[str, Training]
+    evaluation: dict[str, Evaluation]
+
+    def models(self) -> "Iterator[Model]":
+        """The models that are read, in the order of variants, backbones, categories, seeds."""
+        for variant in self.spec.variants:
+            for backbone in self.backbones:
+                for category in self.categories:
+                    for seed in self.seeds:
+                        yield Model(self.spec.dataset, category, variant, backbone, seed)
+
+
+@dataclass(frozen=True, order=True)
+class Model:
+    """One trained model; its fields are its path."""
+
+    dataset: str
+    category: str
+    variant: str
+    backbone: str
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.dataset}/{self.category}/{self.variant}/{self.backbone}/seed{self.seed}"
+
+
+class Experiment(Section):
+    """The whole configuration."""
+
+    results: Path
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    backbones: Annotated[tuple[Backbone, ...], Field(min_length=1)]
+    device: Literal["auto", "cpu", "cuda"]
+    datasets: dict[DatasetName, Dataset]
+    weights: dict[str, str | None]
+    train: dict[str, Any]
+    evaluation: dict[str, Any]
+    variants: dict[Identifier, dict[str, Any]]
+    tables: dict[Identifier, Table]
+    figures: dict[Identifier, Figure]
+
+    @classmethod
+    def load(cls, config: dict[str, Any]) -> "Experiment":
+        """Validate a configuration as Snakemake merged it.
+
+        Raises MaskrdError with one line for each wrong key: its name, its value and the remedy.
+        """
+        try:
+            experiment = cls.model_validate(config)
+        except ValidationError as error:
+            raise MaskrdError(explain(error, cls, "config")) from None
+        experiment._check_references()
+        experiment._check_recipes()
+        return experiment
+
+    @property
+    def backbone(self) -> str:
+        """The backbone of every table and figure that doesn't compare backbones."""
+        return self.backbones[-1]
+
+    def recipe(self, dataset: str, variant: str) -> Recipe:
+        """The sections `train` and `evaluation`, then the dataset's overrides, then the variant's."""
+        overrides = {**self.datasets[dataset].overrides(), **self.variants[variant]}
+        unknown = set(overrides) - set(Training.model_fields) - set(Evaluation.model_fields)
+        if unknown:
+            known = [*Training.model_fields, *Evaluation.model_fields]
+            raise MaskrdError("\n".join(unknown_key(f"variants.{variant}", key, known) for key in sorted(unknown)))
+        training = self._merge(Training, self.train, overrides, f"train (variant {variant})")
+        evaluation = self._merge(Evaluation, self.evaluation, overrides, f"evaluation (variant {variant})")
+        return Recipe(training, evaluation)
+
+    @staticmethod
+    def _merge(section: type[Section], base: dict, overrides: dict, where: str) -> Any:
+        chosen = {key: value for key, value in overrides.items() if key in section.model_fields}
+        try:
+            return section.model_validate({**base, **chosen})
+        except ValidationError as error:
+            raise MaskrdError(explain(error, section, where)) from None
+
+    def trained_as(self, dataset: str, variant: str) -> str:
+        """The variant whose model this one uses: the first with the same training settings.
+
+        Variants that differ in evaluation only share a model.
+        """
+        training = self.recipe(dataset, variant).training
+        return next(name for name in self.variants if self.recipe(dataset, name).training == training)
+
+    def report(self, name: str) -> Report:
+        """A table or figure of the configuration. Figures show the first seed only."""
+        spec = self.tables.get(name) or self.figures[name]
+        table = isinstance(spec, Table)
+        recipes = {variant: self.recipe(spec.dataset, variant) for variant in spec.variants}
+        return Report(
+            name=name,
+            spec=spec,
+            categories=self.datasets[spec.dataset].categories,
+            backbones=self.backbones if table and spec.rows == "backbones" else (self.backbone,),
+            seeds=self.seeds if table else self.seeds[:1],
+            training={variant: recipe.training for variant, recipe in recipes.items()},
+            evaluation={variant: recipe.evaluation for variant, recipe in recipes.items()},
+        )
+
+    def _check_references(self) -> None:
+        for kind, entries in (("tables", self.tables), ("figures", self.figures)):
+            for name, entry in entries.items():
+                if entry.dataset not in self.datasets:
+                    raise MaskrdError(unknown_key(f"{kind}.{name}.dataset", entry.dataset, list(self.datasets)))
+                for variant in entry.variants:
+                    if variant not in self.variants:
+                        where = f"{kind}.{name}.variants"
+                        raise MaskrdError(unknown_key(where, variant, list(self.variants)))
+        for name, known in KNOWN_CATEGORIES.items():
+            for category in self.datasets[name].categories if name in self.datasets else ():
+                if category not in known:
+                    raise MaskrdError(unknown_key(f"datasets.{name}.categories", category, list(known)))
+
+    def _check_recipes(self) -> None:
+        """Two names for one recipe would train everything twice."""
+        for dataset in self.datasets:
+            seen: dict[Recipe, str] = {}
+            for variant in self.variants:
+                other = seen.setdefault(self.recipe(dataset, variant), variant)
+                if other != variant:
+                    raise MaskrdError(
+                        f"variants.{variant} and variants.{other} are the same recipe on {dataset}: they would "
+                        f"train every model twice. Remove one, or use the name {other} in the tables."
+                    )
+
+
+def unknown_key(where: str, key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
+    return f"{where}: unknown {key!r}. {hint}"
+
+
+def explain(error: ValidationError, section: type[BaseModel], where: str) -> str:
+    """One line for each wrong key of a configuration."""
+    lines = []
+    for item in error.errors():
+        location = ".".join(str(part) for part in (where, *item["loc"]))
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            lines.append(unknown_key(where, str(item["loc"][-1]), list(section.model_fields)))
+        elif item["type"] == "missing":
+            lines.append(f"{location}: missing. Give it a value; config.yaml has one.")
+        else:
+            lines.append(f"{location}: {item['msg']} (value: {item['input']!r})")
+    return "\n".join(lines)

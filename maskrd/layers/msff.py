@@ -1,0 +1,34 @@
+"""Multi-scale feature fusion, the entry of the bottleneck (main paper 3.3)."""
+
+import torch
+from torch import Tensor, nn
+
+from maskrd.layers.resnet import Architecture, conv
+
+
+def downsample(inputs: int, outputs: int) -> nn.Sequential:
+    """Halves height and width: 3x3 convolution of stride 2, BatchNorm, ReLU."""
+    return nn.Sequential(conv(inputs, outputs, 3, stride=2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class MSFF(nn.Module):
+    """Brings the three teacher features to the size of the deepest and concatenates them.
+
+    Features (N, C1, H, W), (N, C2, H/2, W/2), (N, C3, H/4, W/4) become (N, 3 C3, H/4, W/4); with
+    `channels`, a 1x1 convolution, BatchNorm and ReLU compress that to (N, channels, H/4, W/4).
+    The paper has the 1x1; RD4AD's published code leaves it out (`channels=None`).
+    """
+
+    def __init__(self, architecture: Architecture, channels: int | None) -> None:
+        super().__init__()
+        c1, c2, c3 = (architecture.channels(level) for level in (1, 2, 3))
+        self.down1 = nn.Sequential(downsample(c1, c2), downsample(c2, c3))
+        self.down2 = downsample(c2, c3)
+        self.out_channels = channels or 3 * c3
+        self.compress: nn.Module = nn.Identity()
+        if channels:
+            self.compress = nn.Sequential(conv(3 * c3, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        f1, f2, f3 = features
+        return self.compress(torch.cat([self.down1(f1), self.down2(f2), f3], dim=1))

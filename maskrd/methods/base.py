@@ -1,0 +1,69 @@
+"""What every method offers, and how distances become anomaly maps."""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrd.experiment import Evaluation, Training
+from maskrd.teacher import Teacher
+
+
+class Method(nn.Module):
+    """A student and its loss. All parameters of the module are trained; the teacher is not part of it.
+
+    Images are uint8 (N, 3, H, W); features are the teacher's, at 1/4, 1/8 and 1/16 of that size.
+    """
+
+    def __init__(self, settings: Training, teacher: Teacher) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def loss(self, images: Tensor, features: list[Tensor]) -> Tensor:
+        """Mean training loss of a batch, float32, scalar."""
+        raise NotImplementedError
+
+    def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
+        """float32 (N, H, W) at the images' size; higher is more anomalous. Not blurred yet."""
+        raise NotImplementedError
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine of two feature maps at every position: (N, C, H, W) twice to float32 (N, H, W), in [0, 2]."""
+    return 1 - F.cosine_similarity(a.float(), b.float(), dim=1)
+
+
+def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine of whole feature maps taken as vectors: float32 (N,), in [0, 2] (RD4AD's code)."""
+    return 1 - F.cosine_similarity(a.float().flatten(1), b.float().flatten(1), dim=1)
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, corners aligned, as RD4AD does: (N, h, w) to (N, *size)."""
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
+    """scipy.ndimage.gaussian_filter on the maps' device: (N, H, W) to the same shape.
+
+    Kernel cut at 4 sigma; beyond the border the image is mirrored with its edge pixel repeated, which
+    torch's own "reflect" padding doesn't do. In double precision, as scipy, and safe from TF32.
+    """
+    if sigma == 0:
+        return maps
+    rows = blur_matrix(maps.shape[1], sigma).to(maps.device)
+    columns = blur_matrix(maps.shape[2], sigma).to(maps.device)
+    return (rows @ maps.double() @ columns.T).to(maps.dtype)
+
+
+@cache
+def blur_matrix(length: int, sigma: float) -> Tensor:
+    """float64 (length, length): row i holds what every pixel of a line contributes to blurred pixel i."""
+    radius = int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    positions = (torch.arange(length)[:, None] + offsets) % (2 * length)
+    mirrored = torch.where(positions < length, positions, 2 * length - 1 - positions)
+    weights = (kernel / kernel.sum()).expand(length, -1)
+    return torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, mirrored, weights)

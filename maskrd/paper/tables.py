@@ -1,0 +1,160 @@
+"""Tables 1-7 of the paper: printed values, labels and errata.
+
+All values are percentages. A table's rows are categories and their `mean` (Tables 1-3), backbones (Table 4)
+or variants (Tables 5-7); a method is named as printed, the paper's own being `OURS`.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from maskrd.errors import MaskrdError
+
+TABLES = tuple(f"table{number}" for number in range(1, 8))
+OURS = "Ours"
+MEAN = "mean"
+
+Key = tuple[str, str, str]  # (method, row, metric)
+Values = Mapping[Key, float | None]  # percent; None: not known
+
+
+@dataclass(frozen=True)
+class PrintedValue:
+    """One number of a table.
+
+    `text` is what the paper prints ("-" for a dash). `value` is the number to use: None where there is none, and
+    the corrected reading where an erratum has one (Table 2's own column is shifted).
+    """
+
+    table: str
+    method: str
+    row: str
+    metric: str
+    text: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A table whose rows are named by check marks: the marked columns of each row."""
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The paper's spelling of identifiers, the MVTec groups of categories, and Tables 5-7's check marks."""
+
+    rows: Mapping[str, str]
+    metrics: Mapping[str, str]
+    groups: Mapping[str, tuple[str, ...]]
+    marks: Mapping[str, Marks]
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """Something wrong or unclear in print; the fields are explained at the head of errata.yaml."""
+
+    id: str
+    table: str | None
+    where: str
+    printed: str
+    wrong: str
+    reading: str
+    certainty: str
+    column: tuple[str, str] | None = None
+    explained: str | None = None
+    corrected: Mapping[str, float | None] = field(default_factory=dict)
+    admissible: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@cache
+def printed(table: str) -> tuple[PrintedValue, ...]:
+    """Every cell of `table` in reading order, line by line. Raises MaskrdError for an unknown table."""
+    if table not in TABLES:
+        raise MaskrdError(f"The paper has no {table!r}; its tables are {', '.join(TABLES)}.")
+    corrections = {
+        (*erratum.column, row): value
+        for erratum in errata(table)
+        if erratum.column
+        for row, value in erratum.corrected.items()
+    }
+    lines = csv.DictReader(_data(f"{table}.csv").splitlines())
+    return tuple(_cell(line, corrections) for line in lines)
+
+
+def _cell(line: Mapping[str, str], corrections: Mapping[Key, float | None]) -> PrintedValue:
+    method, row, metric, text = line["method"], line["row"], line["metric"], line["value"]
+    value = corrections.get((method, metric, row), number(text))
+    return PrintedValue(line["table"], method, row, metric, text, value)
+
+
+def number(text: str) -> float | None:
+    """The printed number, None for a dash or a stray word."""
+    return float(text) if text[0].isdigit() else None
+
+
+def values(table: str) -> dict[Key, float | None]:
+    """The numbers of `table` by (method, row, metric)."""
+    return {(cell.method, cell.row, cell.metric): cell.value for cell in printed(table)}
+
+
+def value(table: str, method: str, row: str, metric: str) -> float | None:
+    """One number of `table`, None where the paper has a dash. Raises MaskrdError if there is no such cell."""
+    try:
+        return values(table)[method, row, metric]
+    except KeyError:
+        raise MaskrdError(f"The paper's {table} has no cell ({method}, {row}, {metric}).") from None
+
+
+def methods(table: str) -> tuple[str, ...]:
+    return _unique(cell.method for cell in printed(table))
+
+
+def rows(table: str) -> tuple[str, ...]:
+    """The rows of `table` from top to bottom, `mean` included."""
+    return _unique(cell.row for cell in printed(table))
+
+
+def metrics(table: str) -> tuple[str, ...]:
+    return _unique(cell.metric for cell in printed(table))
+
+
+@cache
+def labels() -> Labels:
+    content = yaml.safe_load(_data("labels.yaml"))
+    return Labels(
+        rows=content["rows"],
+        metrics=content["metrics"],
+        groups={name: tuple(members) for name, members in content["groups"].items()},
+        marks={
+            table: Marks(tuple(m["columns"]), {row: tuple(marked) for row, marked in m["rows"].items()})
+            for table, m in content["marks"].items()
+        },
+    )
+
+
+def errata(table: str | None = None) -> tuple[Erratum, ...]:
+    """The errata of `table`, or all of them, those about no table included."""
+    return tuple(erratum for erratum in _all_errata() if table in (None, erratum.table))
+
+
+@cache
+def _all_errata() -> tuple[Erratum, ...]:
+    entries = yaml.safe_load(_data("errata.yaml"))
+    return tuple(
+        Erratum(**entry | {"column": tuple(entry["column"]) if "column" in entry else None}) for entry in entries
+    )
+
+
+def _data(name: str) -> str:
+    return (files("maskrd.paper") / name).read_text(encoding="utf-8")
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,64 @@
+"""The resumable state of a training: two generations of it, each whole or absent."""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from maskrd.errors import MaskrdError
+from maskrd.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+class StateFolder:
+    """Keeps the last state and the one before, in a folder that Snakemake doesn't know as an output.
+
+    `digest` names recipe, data, teacher and seed: a state of another digest is set aside, not resumed.
+    """
+
+    def __init__(self, folder: Path, digest: str, interval: float) -> None:
+        self.folder, self.digest, self.interval = folder, digest, interval
+        self.last, self.previous = folder / "last.pt", folder / "previous.pt"
+        self.saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.interval
+
+    def save(self, state: dict) -> None:
+        try:
+            with atomic_path(self.last) as temporary:
+                torch.save({"digest": self.digest, **state}, temporary)
+                if self.last.exists():
+                    self.last.replace(self.previous)
+        except OSError as error:
+            raise MaskrdError(f"{self.folder}: the training state cannot be saved ({error.strerror}).") from None
+        self.saved_at = time.monotonic()
+
+    def load(self) -> dict | None:
+        """The newest readable state of this digest, or None."""
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, weights_only=True)
+            except Exception as error:  # a torn file fails in many ways
+                logger.warning("%s: unreadable (%s), trying the state before.", path, type(error).__name__)
+                continue
+            if state.pop("digest", None) == self.digest:
+                return state
+            self.set_aside()
+            return None
+        return None
+
+    def set_aside(self) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.set-aside-{time.strftime('%Y%m%d-%H%M%S')}")
+        self.folder.rename(aside)
+        logger.warning("%s: of another recipe, data or teacher; moved to %s.", self.folder, aside.name)
+
+    def remove(self) -> None:
+        for path in (self.last, self.previous):
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            self.folder.rmdir()

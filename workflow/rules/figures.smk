@@ -1,0 +1,24 @@
+"""Figures, from the anomaly maps that `heatmaps` keeps."""
+
+
+rule figure:
+    input:
+        lambda wildcards: heatmap_files(wildcards.figure),
+    output:
+        png=f"{RESULTS}/figures/{{figure}}.png",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+    log:
+        f"{RESULTS}/logs/figure/{{figure}}.log",
+    localrule: True
+    wildcard_constraints:
+        figure="|".join(experiment.figures),
+    params:
+        report=report_json("figure"),
+        models=f"{RESULTS}/models",
+    message:
+        "Drawing {wildcards.figure}."
+    conda:
+        "../../envs/maskrd.yaml"
+    shell:
+        "python -m maskrd figure --report {params.report:q} --models {params.models:q} "
+        "--png {output.png:q} --pdf {output.pdf:q} > {log:q} 2>&1"

@@ -1,0 +1,90 @@
+"""One model at a time: train it, test it, and keep a few anomaly maps for figures."""
+
+
+rule train:
+    input:
+        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
+        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
+    output:
+        model=f"{MODEL}/model.safetensors",
+        history=f"{MODEL}/history.csv",
+    log:
+        f"{RESULTS}/logs/train/{JOB}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{JOB}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        data=lambda wildcards: data_folder(wildcards.dataset),
+        recipe=training_json,
+        # Not an output: Snakemake deletes outputs before a job starts, and this must outlive a kill.
+        state=f"{RESULTS}/state/{JOB}",
+        device=experiment.device,
+    message:
+        "Training {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
+        "({wildcards.backbone}, seed {wildcards.seed})."
+    conda:
+        "../../envs/maskrd.yaml"
+    shell:
+        "python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "--recipe {params.recipe:q} --seed {wildcards.seed} "
+        "--model {output.model:q} --history {output.history:q} --state {params.state:q} "
+        "--device {params.device} --threads {threads} > {log:q} 2>&1"
+
+
+rule evaluate:
+    input:
+        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
+        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
+        model=trained_model,
+    output:
+        metrics=f"{MODEL}/metrics.json",
+        scores=f"{MODEL}/scores.csv",
+    log:
+        f"{RESULTS}/logs/evaluate/{JOB}.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        data=lambda wildcards: data_folder(wildcards.dataset),
+        recipe=training_json,
+        evaluation=evaluation_json,
+        device=experiment.device,
+    message:
+        "Testing {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
+        "({wildcards.backbone}, seed {wildcards.seed})."
+    conda:
+        "../../envs/maskrd.yaml"
+    shell:
+        "python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
+        "--metrics {output.metrics:q} --scores {output.scores:q} "
+        "--device {params.device} --threads {threads} > {log:q} 2>&1"
+
+
+rule heatmaps:
+    input:
+        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
+        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
+        model=trained_model,
+    output:
+        f"{MODEL}/heatmaps.npz",
+    log:
+        f"{RESULTS}/logs/heatmaps/{JOB}.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        data=lambda wildcards: data_folder(wildcards.dataset),
+        recipe=training_json,
+        evaluation=evaluation_json,
+        device=experiment.device,
+    message:
+        "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
+    conda:
+        "../../envs/maskrd.yaml"
+    shell:
+        "python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
+        "--output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
