@@ -22,9 +22,9 @@ include: "workflow/rules/figures.smk"
 
 # Target rules stay in this file: Snakemake drops `default_target` of an included one.
 rule tables:
+    default_target: True
     input:
         [table_files(name) for name in experiment.tables if name.startswith("table")],
-    default_target: True
     localrule: True
     message:
         "Tables of the paper are in {RESULTS}/tables."
@@ -48,6 +48,14 @@ for name in experiment.figures:
         input:
             figure_files(name),
         localrule: True
+
+
+rule downloads:
+    input:
+        downloads(),
+    localrule: True
+    message:
+        "Everything from the network is here; the rest runs offline."
 
 
 rule models:

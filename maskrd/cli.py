@@ -21,6 +21,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Category = Annotated[str, typer.Option(help="Category, e.g. bottle")]
 DatasetOption = Annotated[str, typer.Option(help="Dataset, e.g. mvtec_ad")]
 Data = Annotated[Path, typer.Option(help="Folder of the dataset")]
+SourceKey = Annotated[str, typer.Option(help="Entry of the sources, e.g. datasets.cifar10")]
+Sources = Annotated[Path, typer.Option(help="YAML file of sources")]
+LockFile = Annotated[Path, typer.Option(help="Record of the digests of files that have no published checksum")]
 IndexFile = Annotated[Path, typer.Option(help="Index of the category, from `maskrd index`")]
 TeacherFile = Annotated[Path, typer.Option(help="Teacher, from `maskrd teacher`")]
 ModelFile = Annotated[Path, typer.Option(help="Trained model (.safetensors)")]
@@ -49,6 +52,52 @@ def index(
     build_index(dataset, category, data, threads).write(output)
     if memory:
         remember(image_folder(dataset, category, data), memory)
+
+
+@app.command()
+def download(
+    source: SourceKey,
+    sources: Sources,
+    lock: LockFile,
+    output: Output,
+    log: Annotated[Path | None, typer.Option(help="Write messages here, too")] = None,
+) -> None:
+    """Fetch one file of the sources: resumed, retried, verified; nothing to do if it is there."""
+    if log:
+        logging.getLogger().addHandler(logging.FileHandler(log))
+    from maskrd.data.download import download as fetch
+    from maskrd.data.sources import load_sources
+
+    fetch(load_sources(sources)[source], output, lock)
+
+
+@app.command()
+def unpack(
+    source: SourceKey,
+    sources: Sources,
+    lock: LockFile,
+    archive: Annotated[Path, typer.Option(help="Archive of the dataset")],
+    folder: Annotated[Path, typer.Option(help="Folder to unpack into; replaced if it exists")],
+    output: Output,
+) -> None:
+    """Verify and unpack a dataset's archive, count what it held, and say so in a small JSON file."""
+    from maskrd.data.download import verify
+    from maskrd.data.sources import load_sources
+    from maskrd.data.unpack import check_counts
+    from maskrd.data.unpack import unpack as extract
+    from maskrd.files import sha256_file, write_json
+
+    entry = load_sources(sources).datasets[source.removeprefix("datasets.")]
+    verify(entry, archive, lock)
+    extract(
+        archive,
+        folder,
+        max_bytes=entry.max_bytes,
+        max_members=entry.max_members,
+        strip_components=entry.strip_components,
+    )
+    check_counts(entry.key, folder, entry.expected)
+    write_json(output, {"source": source, "archive_sha256": sha256_file(archive)})
 
 
 @app.command()

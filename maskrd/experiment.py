@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from maskrd.errors import MaskrdError
 
 Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image"]
-DatasetName = Literal["mvtec_ad", "cifar10", "mtd", "demo", "digits"]
+DatasetName = Literal["mvtec_ad", "cifar10", "mtd", "stc", "demo", "digits"]
 Backbone = Literal["resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2"]
 PAPER_BACKBONE = "wide_resnet50_2"
 
@@ -23,10 +23,17 @@ PAPER_BACKBONE = "wide_resnet50_2"
 Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-KNOWN_CATEGORIES = {"cifar10": CIFAR10_CLASSES, "digits": DIGITS_CLASSES}
+STC_SCENES = tuple(f"{number:02d}" for number in range(1, 14))
+KNOWN_CATEGORIES = {
+    "cifar10": CIFAR10_CLASSES,
+    "digits": DIGITS_CLASSES,
+    "mtd": ("tile",),
+    "stc": (*STC_SCENES, "all"),
+}
 
 
 class Section(BaseModel):
@@ -46,7 +53,7 @@ class Section(BaseModel):
 class Training(Section):
     """Settings that make a different model; config.yaml says why each has its default."""
 
-    method: Literal["maskrd"]
+    method: Literal["maskrd", "msfd", "asymmetric"]
     image_size: Annotated[int, Field(ge=32, multiple_of=32)]
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
@@ -65,6 +72,10 @@ class Training(Section):
     simam: bool
     fmm: bool
     mask_ratio: Fraction
+    cosine_weight: Annotated[float, Field(ge=0)]
+    teacher_norm: Literal["frozen", "moving_average"]
+    teacher_norm_momentum: Fraction
+    teacher_norm_passes: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _validation_needs_images(self) -> "Training":
@@ -84,6 +95,9 @@ class Evaluation(Section):
     score: Literal["max", "mean"]
     blur_sigma: Annotated[float, Field(ge=0)]
     mask_at_test: bool
+    map_fusion: Literal["sum", "product", "weighted"]
+    map_weights: tuple[Weight, Weight, Weight]
+    upsampling_std: Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -178,6 +192,7 @@ class Experiment(Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     backbones: Annotated[tuple[Backbone, ...], Field(min_length=1)]
     device: Literal["auto", "cpu", "cuda"]
+    sources: Path
     datasets: dict[DatasetName, Dataset]
     weights: dict[str, str | None]
     train: dict[str, Any]

@@ -1,25 +1,36 @@
 """The validated experiment, and where its files are."""
 
 import os
+import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from maskrd.data.changes import content_digest, image_folder
+from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Experiment, canonical_json
 
 # `python` in rules is the one that runs Snakemake, though its environment may not be activated;
 # with --sdm conda the rule's own environment comes before it.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH')}")
 
 try:
     experiment = Experiment.load(config)
+    SOURCES = load_sources(experiment.sources)
 except MaskrdError as error:
     raise WorkflowError(f"The configuration is not valid.\n{error}")
 
 RESULTS = experiment.results
-MODEL = f"{RESULTS}/models/{{dataset}}/{{category}}/{{variant}}/{{backbone}}/seed{{seed}}"
+MODEL = (
+    f"{RESULTS}/models/{{dataset}}/{{category}}/{{variant}}/{{backbone}}/seed{{seed}}"
+)
+# The lock file records downloads that have no published checksum; it lies with the data to be copied along.
+# Not parameters of the rules: another list of mirrors must not fetch a verified file again.
+SOURCE_OPTIONS = (
+    f"--sources {shlex.quote(str(experiment.sources))} --lock data/downloads/lock.json"
+)
 # Made here rather than downloaded.
 GENERATED = ("demo", "digits")
 JOB = "{dataset}/{category}/{variant}/{backbone}/seed{seed}"
@@ -58,8 +69,44 @@ def data_source(wildcards):
     return f"data/{dataset}.unpacked.json"
 
 
+def archive(wildcards):
+    """The archive that a dataset is unpacked from: the user's, or the one to download."""
+    own = experiment.datasets[wildcards.dataset].archive
+    return own or f"data/downloads/{SOURCES.datasets[wildcards.dataset].file}"
+
+
 def teacher_weights(wildcards):
-    return experiment.weights.get(wildcards.backbone) or f"data/weights/{wildcards.backbone}.pth"
+    return (
+        experiment.weights.get(wildcards.backbone)
+        or f"data/downloads/{SOURCES.weights[wildcards.backbone].file}"
+    )
+
+
+def source_key(wildcards):
+    entries = [*SOURCES.datasets.values(), *SOURCES.weights.values()]
+    return next(entry.key for entry in entries if entry.file == wildcards.file)
+
+
+def checksum(key):
+    """As a parameter: a corrected checksum fetches anew, a corrected comment doesn't."""
+    known = SOURCES[key].checksum
+    return known.model_dump_json() if known else "none published"
+
+
+def downloads():
+    """Everything that the configured tables and figures need from the network."""
+    used = {table.dataset for table in experiment.tables.values()}
+    datasets = [
+        name
+        for name in SOURCES.datasets
+        if name in used and not experiment.datasets[name].path
+    ]
+    backbones = [name for name in SOURCES.weights if name in experiment.backbones]
+    weights = [
+        experiment.weights.get(name) or f"data/downloads/{SOURCES.weights[name].file}"
+        for name in backbones
+    ]
+    return [f"data/{name}.unpacked.json" for name in datasets] + weights
 
 
 def data_memory(wildcards):
@@ -87,16 +134,25 @@ def report_json(kind):
 
 def model_files(name):
     models = experiment.report(name).models()
-    trained = [replace(model, variant=experiment.trained_as(model.dataset, model.variant)) for model in models]
+    trained = [
+        replace(model, variant=experiment.trained_as(model.dataset, model.variant))
+        for model in models
+    ]
     return [f"{RESULTS}/models/{model.path}/model.safetensors" for model in trained]
 
 
 def metrics_files(table):
-    return [f"{RESULTS}/models/{model.path}/metrics.json" for model in experiment.report(table).models()]
+    return [
+        f"{RESULTS}/models/{model.path}/metrics.json"
+        for model in experiment.report(table).models()
+    ]
 
 
 def heatmap_files(figure):
-    return [f"{RESULTS}/models/{model.path}/heatmaps.npz" for model in experiment.report(figure).models()]
+    return [
+        f"{RESULTS}/models/{model.path}/heatmaps.npz"
+        for model in experiment.report(figure).models()
+    ]
 
 
 def table_files(name):

@@ -9,16 +9,16 @@ rule figure:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
     log:
         f"{RESULTS}/logs/figure/{{figure}}.log",
-    localrule: True
     wildcard_constraints:
         figure="|".join(experiment.figures),
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
     params:
         report=report_json("figure"),
         models=f"{RESULTS}/models",
     message:
         "Drawing {wildcards.figure}."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd figure --report {params.report:q} --models {params.models:q} "
         "--png {output.png:q} --pdf {output.pdf:q} > {log:q} 2>&1"

@@ -12,6 +12,8 @@ rule train:
         f"{RESULTS}/logs/train/{JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{JOB}.tsv"
+    conda:
+        "../../envs/maskrd.yaml"
     threads: 8
     resources:
         gpu=1,
@@ -24,8 +26,6 @@ rule train:
     message:
         "Training {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--recipe {params.recipe:q} --seed {wildcards.seed} "
@@ -43,6 +43,8 @@ rule evaluate:
         scores=f"{MODEL}/scores.csv",
     log:
         f"{RESULTS}/logs/evaluate/{JOB}.log",
+    conda:
+        "../../envs/maskrd.yaml"
     threads: 8
     resources:
         gpu=1,
@@ -54,8 +56,6 @@ rule evaluate:
     message:
         "Testing {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
@@ -72,6 +72,8 @@ rule heatmaps:
         f"{MODEL}/heatmaps.npz",
     log:
         f"{RESULTS}/logs/heatmaps/{JOB}.log",
+    conda:
+        "../../envs/maskrd.yaml"
     threads: 8
     resources:
         gpu=1,
@@ -82,8 +84,6 @@ rule heatmaps:
         device=experiment.device,
     message:
         "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "

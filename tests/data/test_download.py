@@ -1,0 +1,468 @@
+"""Downloads against a real, misbehaving server on loopback."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from maskrd.data import download as download_module
+from maskrd.data.download import download, verify
+from maskrd.data.sources import Source, load_sources
+from maskrd.errors import MaskrdError
+
+from .http_server import (
+    Fault,
+    FaultServer,
+    corrupted,
+    drop,
+    ignore_range,
+    no_length,
+    redirect,
+    stall,
+    status,
+    then,
+    trickle,
+    truncated_consistently,
+    wrong_bytes,
+    wrong_range,
+)
+
+ROOT = Path(__file__).parents[2]
+BODY = random.Random(0).randbytes(400_000)
+OTHER = random.Random(1).randbytes(400_000)
+HALF = len(BODY) // 2
+KNOWN = {"sha256": hashlib.sha256(BODY).hexdigest()}
+QUICK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 5.0}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FaultServer() as server:
+        yield server
+
+
+def make_source(*addresses: str, checksum: dict | None = KNOWN, size: int | None = len(BODY)) -> Source:
+    return Source(
+        key="weights.resnet18",
+        file="file.bin",
+        addresses=addresses,
+        size=size,
+        checksum=checksum,
+        licence="-",
+        citation="-",
+        homepage="https://example.org/file",
+    )
+
+
+def fetch(folder: Path, *addresses: str, checksum: dict | None = KNOWN, **options: object) -> Path:
+    source = make_source(*addresses, checksum=checksum)
+    return download(source, folder / "file.bin", folder / "lock.json", **(QUICK | options))
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"file.bin", "file.bin.lock"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Faults of the first address, of a second one if given, and what must come of them."""
+
+    faults: tuple[Fault, ...]
+    mirror: tuple[Fault, ...] | None = None
+    arrives: bool = True
+    requests: int = 2
+    twice: int = 0  # bytes sent more often than needed
+    etag: str | None = '"1"'
+    options: tuple[tuple[str, object], ...] = ()
+
+
+CASES = {
+    "connection dropped": Case((drop(HALF),)),
+    "dropped four times, each further than before": Case((drop(100_000),) * 3, requests=4),
+    "dropped before the first byte": Case((drop(0),)),
+    "dropped, no ETag": Case((drop(HALF),), etag=None),
+    "dropped, weak ETag": Case((drop(HALF),), etag='W/"1"'),
+    "dropped always": Case((drop(HALF), *[drop(0)] * 3), arrives=False, requests=4),
+    "dropped, then the range is ignored": Case((drop(HALF), ignore_range), twice=HALF),
+    "dropped, then another range": Case((drop(HALF), wrong_range), requests=3, twice=HALF + 3),
+    "silent longer than the timeout": Case((stall(HALF),), options=(("timeout_s", 0.2),)),
+    "slow": Case((trickle(20, 0.005),), requests=1),
+    "403, then a mirror": Case((status(403),), mirror=()),
+    "404, then a mirror": Case((status(404),), mirror=()),
+    "404 only": Case((status(404),), arrives=False, requests=1),
+    "503 once": Case((status(503),)),
+    "503 always, then a mirror": Case((status(503),) * 3, mirror=(), requests=4),
+    "429 once": Case((status(429),)),
+    "wrong bytes of the right length": Case((wrong_bytes,), arrives=False, requests=1, twice=len(BODY)),
+    "wrong bytes, then a mirror": Case((wrong_bytes,), mirror=(), twice=len(BODY)),
+    "cut short and announced so": Case((truncated_consistently(HALF),), mirror=(), twice=HALF),
+    "half from one mirror, half from another": Case((drop(HALF), status(404)), mirror=(), requests=3),
+    "no length": Case((no_length,), requests=1),
+    "redirect": Case((redirect("/moved"),)),
+    "dropped, then a redirect": Case((drop(HALF), redirect("/moved")), requests=3),
+    "redirect to nowhere, then a mirror": Case((redirect("/nowhere"),), mirror=(), requests=3),
+    "endless redirect, then a mirror": Case((redirect("/file"),) * 30, mirror=(), requests=22),
+}
+
+
+def run(case: Case, server: FaultServer, folder: Path) -> tuple[bool, str]:
+    """Whether the file arrived whole, and the error message otherwise."""
+    server.add("/moved", BODY, etag=case.etag)
+    addresses = [server.add("/file", BODY, *case.faults, etag=case.etag)]
+    if case.mirror is not None:
+        addresses.append(server.add("/mirror", BODY, *case.mirror))
+    try:
+        path = fetch(folder, *addresses, **dict(case.options))
+    except MaskrdError as error:
+        assert not (folder / "file.bin").exists()
+        return False, str(error)
+    return path.read_bytes() == BODY, ""
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_each_fault(case: Case, server: FaultServer, tmp_path: Path) -> None:
+    arrived, message = run(case, server, tmp_path)
+    assert arrived == case.arrives
+    assert len(server.requests) == case.requests
+    if arrived:
+        assert leftovers(tmp_path) == set()
+        assert server.bytes_sent - len(BODY) == case.twice
+    else:
+        assert server.url("/file") in message
+        assert "weights.resnet18" in message
+        assert "https://example.org/file" in message
+
+
+def test_faults_in_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The figure to report (`pytest -rP`): faults tried, files damaged, bytes fetched twice."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    damaged = twice = 0
+    for number, case in enumerate(CASES.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with FaultServer() as server:
+            run(case, server, folder)
+            file = folder / "file.bin"
+            damaged += file.exists() and file.read_bytes() != BODY
+            twice += max(0, server.bytes_sent - len(BODY))
+    needed = len(BODY) * sum(case.arrives for case in CASES.values())
+    print(f"{len(CASES)} faults tried, {damaged} files damaged, {twice:,} bytes fetched twice ({needed:,} needed)")
+    assert damaged == 0
+    assert twice == sum(case.twice for case in CASES.values() if case.arrives)
+
+
+def test_file_that_changes_between_attempts_is_not_spliced(server: FaultServer, tmp_path: Path) -> None:
+    changes = then(drop(HALF), [("body", BODY), ("etag", '"2"')])
+    fetch(tmp_path, server.add("/file", OTHER, changes), checksum=None)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert [request.if_range for request in server.requests] == [None, '"1"']
+
+
+def test_server_that_ignores_if_range_is_caught_by_the_etag_it_sends(server: FaultServer, tmp_path: Path) -> None:
+    def rest_of_the_new_file(handler, resource) -> None:
+        handler.begin(206, {"Content-Length": "1", "Content-Range": f"bytes {HALF}-{HALF}/400000", "ETag": '"2"'})
+        handler.send(b"?")
+
+    changes = then(drop(HALF), [("body", BODY), ("etag", '"2"')])
+    fetch(tmp_path, server.add("/file", OTHER, changes, rest_of_the_new_file), checksum=None)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_unnoticed_change_costs_one_clean_try(server: FaultServer, tmp_path: Path) -> None:
+    """Without ETags only the checksum can tell that two halves do not belong together."""
+    changes = then(drop(HALF), [("body", BODY)])
+    fetch(tmp_path, server.add("/file", OTHER, changes, etag=None))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert [request.range for request in server.requests] == [None, f"bytes={HALF}-", None]
+
+
+def test_without_checksum_and_etag_nothing_is_continued(server: FaultServer, tmp_path: Path) -> None:
+    fetch(tmp_path, server.add("/file", BODY, drop(HALF), etag=None), checksum=None)
+    assert [request.range for request in server.requests] == [None, None]
+
+
+def test_without_checksum_a_length_is_required(server: FaultServer, tmp_path: Path) -> None:
+    with pytest.raises(MaskrdError, match="neither checksum nor length"):
+        fetch(tmp_path, server.add("/file", BODY, no_length), checksum=None)
+
+
+def test_error_names_every_address_and_what_to_do_by_hand(server: FaultServer, tmp_path: Path) -> None:
+    addresses = [server.add("/a", BODY, status(403)), server.add("/b", BODY, wrong_bytes), str(tmp_path / "absent")]
+    with pytest.raises(MaskrdError) as caught:
+        fetch(tmp_path, *addresses)
+    message = str(caught.value)
+    assert f"{addresses[0]}: HTTP 403" in message
+    assert f"{addresses[1]}: sha256 is {hashlib.sha256(corrupted(BODY)).hexdigest()}" in message
+    assert f"expected {KNOWN['sha256']}" in message
+    assert f"{addresses[2]}: no such file" in message
+    assert str(tmp_path / "file.bin") in message
+    assert "weights.resnet18" in message
+    assert leftovers(tmp_path) == set()
+
+
+def test_nobody_listening(tmp_path: Path) -> None:
+    with FaultServer() as server:
+        address = server.url("/file")
+    with pytest.raises(MaskrdError, match="ConnectError"):
+        fetch(tmp_path, address)
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}"])
+def test_local_addresses(form: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_bytes(BODY)
+    path = str(tmp_path / "a file")
+    address = form.format(path.replace(" ", "%20") if form.startswith("file") else path)
+    if form.startswith("file://localhost"):
+        with pytest.raises(ValueError, match="addresses"):
+            make_source(address)
+        return
+    assert fetch(tmp_path, address).read_bytes() == BODY
+
+
+def test_local_file_with_wrong_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(corrupted(BODY))
+    with pytest.raises(MaskrdError, match="expected"):
+        fetch(tmp_path, str(tmp_path / "local"))
+    assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.mark.parametrize(
+    "checksum",
+    [{"md5": hashlib.md5(BODY).hexdigest()}, {"sha256_prefix": KNOWN["sha256"][:8]}],
+    ids=["md5", "sha256_prefix"],
+)
+def test_other_checksums(checksum: dict, tmp_path: Path) -> None:
+    (tmp_path / "right").write_bytes(BODY)
+    (tmp_path / "wrong").write_bytes(corrupted(BODY))
+    with pytest.raises(MaskrdError, match="expected"):
+        fetch(tmp_path, str(tmp_path / "wrong"), checksum=checksum)
+    fetch(tmp_path, str(tmp_path / "right"), checksum=checksum)
+
+
+def test_verified_file_is_never_fetched_again(server: FaultServer, tmp_path: Path) -> None:
+    address = server.add("/file", BODY)
+    path = fetch(tmp_path, address)
+    os.utime(path, (0, 0))
+    fetch(tmp_path, address)
+    assert len(server.requests) == 1
+
+
+def test_damaged_file_is_fetched_again(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(corrupted(BODY))
+    assert fetch(tmp_path, server.add("/file", BODY)).read_bytes() == BODY
+
+
+def test_first_download_without_checksum_is_recorded_and_binds_later_ones(server: FaultServer, tmp_path: Path) -> None:
+    path = fetch(tmp_path, server.add("/file", BODY), checksum=None)
+    record = {"weights.resnet18": {"sha256": KNOWN["sha256"], "bytes": len(BODY)}}
+    assert json.loads((tmp_path / "lock.json").read_text()) == record
+    path.unlink()
+    with pytest.raises(MaskrdError, match=r"lock\.json records"):
+        fetch(tmp_path, server.add("/file", OTHER), checksum=None)
+    assert json.loads((tmp_path / "lock.json").read_text()) == record
+    fetch(tmp_path, server.add("/file", BODY), checksum=None)
+
+
+def test_verify_of_a_file_brought_by_hand(tmp_path: Path) -> None:
+    path, source = tmp_path / "mine.bin", make_source("unused")
+    with pytest.raises(MaskrdError, match=r"mine\.bin.*does not exist"):
+        verify(source, path, tmp_path / "lock.json")
+    path.write_bytes(OTHER)
+    with pytest.raises(MaskrdError, match=r"weights\.resnet18.*expected"):
+        verify(source, path, tmp_path / "lock.json")
+    path.write_bytes(BODY)
+    verify(source, path, tmp_path / "lock.json")
+
+
+SCRIPT = """
+import sys
+from maskrd.data.download import download
+from maskrd.data.sources import Source
+from maskrd.errors import MaskrdError
+source = Source.model_validate_json(sys.argv[1])
+print("ready", flush=True)
+try:
+    download(source, sys.argv[2] + "/file.bin", sys.argv[2] + "/lock.json", timeout_s=20)
+except MaskrdError as error:
+    sys.exit(str(error))
+"""
+
+
+def start(folder: Path, address: str) -> subprocess.Popen:
+    """The same download in a process of its own, past its imports."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, make_source(address).model_dump_json(), str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_killed_download_goes_on(server: FaultServer, tmp_path: Path) -> None:
+    address = server.add("/file", BODY, stall(HALF))
+    process = start(tmp_path, address)
+    part = tmp_path / "file.bin.part"
+    # Up to 8 KiB may still be in the process's buffer when it is killed.
+    wait_for(lambda: part.exists() and part.stat().st_size > HALF - 8192)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = part.stat().st_size
+    assert not (tmp_path / "file.bin").exists()
+
+    sent_before = server.bytes_sent
+    assert fetch(tmp_path, address).read_bytes() == BODY
+    assert server.requests[1].range == f"bytes={kept}-"
+    twice = sent_before + len(BODY) - kept - len(BODY)
+    print(f"killed after {kept:,} of {len(BODY):,} bytes; {twice:,} bytes fetched twice")
+    assert 0 <= twice < 8192
+    assert leftovers(tmp_path) == set()
+
+
+def test_killed_after_the_last_byte(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(BODY)
+    assert fetch(tmp_path, server.add("/file", BODY)).read_bytes() == BODY
+    assert server.bytes_sent == 0
+
+
+def test_part_with_wrong_bytes_does_not_spoil_the_download(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(OTHER[:HALF])
+    assert fetch(tmp_path, server.add("/file", BODY)).read_bytes() == BODY
+
+
+def test_two_processes_fetch_once(server: FaultServer, tmp_path: Path) -> None:
+    address = server.add("/file", BODY, stall(HALF))
+    processes = [start(tmp_path, address), start(tmp_path, address)]
+    wait_for(lambda: len(server.requests) == 1)
+    time.sleep(0.2)  # time for the second to ask as well, if nothing held it back
+    server.go_on.set()
+    assert [process.wait(20) for process in processes] == [0, 0]
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert len(server.requests) == 1
+    assert server.bytes_sent == len(BODY)
+
+
+def test_full_disk_keeps_the_part(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: the first bytes are written, then the file system says ENOSPC."""
+
+    def fill_up(chunks):
+        written = 0
+        for chunk in chunks:
+            if written > HALF:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written += len(chunk)
+            yield chunk
+
+    append = download_module._Part.append
+    address = server.add("/file", BODY)
+    with monkeypatch.context() as patch:
+        patch.setattr(download_module._Part, "append", lambda part, chunks, total: append(part, fill_up(chunks), total))
+        with pytest.raises(MaskrdError, match="disk is full") as caught:
+            fetch(tmp_path, address, server.add("/mirror", BODY))
+    kept = (tmp_path / "file.bin.part").stat().st_size
+    assert kept > HALF
+    assert f"{len(BODY) - kept:,} more bytes" in str(caught.value)
+    assert len(server.requests) == 1  # a mirror would not help
+
+    assert fetch(tmp_path, address).read_bytes() == BODY
+    assert server.requests[1].range == f"bytes={kept}-"
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def test_really_full_disk(server: FaultServer, tmp_path: Path) -> None:
+    if not can_mount():
+        pytest.skip("no user namespaces here to mount a small tmpfs in")
+    address = server.add("/file", BODY)
+    command = 'mount -t tmpfs -o size=200k tmpfs "$0" && "$@"; code=$?; stat -c %s "$0/file.bin.part"; exit $code'
+    python = [sys.executable, "-c", SCRIPT, make_source(address).model_dump_json(), str(tmp_path)]
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command, str(tmp_path), *python],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    kept = int(result.stdout.splitlines()[-1])
+    assert 0 < kept < 200 * 1024
+    assert f"{len(BODY) - kept:,} more bytes are needed" in result.stderr
+
+
+def test_the_real_sources_are_valid() -> None:
+    sources = load_sources(ROOT / "workflow/sources.yaml")
+    assert set(sources.datasets) == {"mvtec_ad", "cifar10", "mtd"}
+    assert set(sources.weights) == {"resnet18", "resnet50", "wide_resnet50_2", "vgg16"}
+    for source in sources.weights.values():
+        # Torchvision puts the first eight digits of the sha256 into the name.
+        assert source.checksum.sha256.startswith(Path(source.file).stem.rsplit("-", 1)[1])
+    assert sources["datasets.cifar10"].checksum.md5 == "c32a1d4ab5d03f1284b67883e8d87530"
+    assert sources["datasets.mtd"].checksum is None
+    assert sources["datasets.mvtec_ad"].config_key == "datasets.mvtec_ad.archive"
+    with pytest.raises(MaskrdError, match=r"no source is called weights\.vgg19.*weights\.vgg16"):
+        sources["weights.vgg19"]
+
+
+ENTRY = {
+    "file": "a.pth",
+    "addresses": ["https://example.org/a.pth"],
+    "size": None,
+    "checksum": None,
+    "licence": "-",
+    "citation": "-",
+    "homepage": "-",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"adresses": []}, "weights.net.adresses"),
+        ({"addresses": []}, "weights.net.addresses"),
+        ({"addresses": ["ftp://example.org/a.pth"]}, "weights.net.addresses.0"),
+        ({"checksum": {}}, "weights.net.checksum"),
+        ({"checksum": {"sha256": "abc"}}, "weights.net.checksum.sha256"),
+        ({"checksum": ...}, "weights.net.checksum"),
+        ({"file": "../a.pth"}, "weights.net.file"),
+    ],
+)
+def test_mistakes_in_sources_are_named(change: dict, key: str, tmp_path: Path) -> None:
+    entry = {name: value for name, value in (ENTRY | change).items() if value is not ...}
+    path = tmp_path / "sources.yaml"
+    path.write_text(json.dumps({"datasets": {}, "weights": {"net": entry}}))
+    with pytest.raises(MaskrdError) as caught:
+        load_sources(path)
+    assert f"  {key}: " in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["weights: [", "null", "weights: {a: 1}", "datasets: 3"])
+def test_unreadable_sources(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "sources.yaml"
+    path.write_text(text)
+    with pytest.raises(MaskrdError, match=r"sources\.yaml"):
+        load_sources(path)
