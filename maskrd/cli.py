@@ -31,8 +31,12 @@ TrainingJson = Annotated[str, typer.Option(help="Training recipe as JSON")]
 EvaluationJson = Annotated[str, typer.Option(help="Evaluation recipe as JSON")]
 ReportJson = Annotated[str, typer.Option(help="What to show, as JSON")]
 Models = Annotated[Path, typer.Option(help="Folder of the models")]
+PlainBackbone = Annotated[str, typer.Option(help="Backbone of all tables that don't compare backbones")]
+Seeds = Annotated[list[int], typer.Option(help="Seed to average over; repeat the option for several")]
+ConfigFiles = Annotated[list[Path] | None, typer.Option(help="YAML file merged over config.yaml; may be repeated")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
+GpuJobs = Annotated[int, typer.Option(min=1, help="Jobs that share the visible GPUs")]
 Output = Annotated[Path, typer.Option(help="File to write")]
 
 
@@ -101,6 +105,39 @@ def unpack(
 
 
 @app.command()
+def generate(
+    dataset: DatasetOption,
+    part: Annotated[str, typer.Option(help="Category of demo; all of digits")],
+    folder: Annotated[Path, typer.Option(help="Folder of the dataset to write into")],
+    output: Annotated[Path, typer.Option(help="File to write when done")],
+) -> None:
+    """Make the images of a generated dataset: demo or digits."""
+    from maskrd.files import write_json
+
+    if dataset == "demo":
+        from maskrd.data.demo import generate_demo
+
+        generate_demo(folder, part)
+    else:
+        from maskrd.data.digits import generate_digits
+
+        generate_digits(folder)
+    write_json(output, {"dataset": dataset, "part": part})
+
+
+@app.command()
+def pretrain(
+    backbone: Annotated[str, typer.Option(help="One of the demo's, e.g. demo_resnet18")],
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Pre-train a small teacher of the demo on generated textures."""
+    from maskrd.pretraining import pretrain as train_teacher
+
+    train_teacher({backbone: output}, threads)
+
+
+@app.command()
 def teacher(
     backbone: Annotated[str, typer.Option(help="resnet18, resnet50 or wide_resnet50_2")],
     weights: Annotated[Path, typer.Option(help="ImageNet weights, .pth or .safetensors")],
@@ -124,16 +161,32 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 1,
-    cache_gb: Annotated[float, typer.Option(help="Memory for teacher features; 0 recomputes them")] = 4,
-    state_minutes: Annotated[float, typer.Option(help="Minutes between saved states")] = 10,
+    gpu_jobs: GpuJobs = 1,
+    cache_gb: Annotated[
+        float, typer.Option(help="Memory for teacher features; 0 recomputes them", envvar="MASKRD_CACHE_GB")
+    ] = 4,
+    state_minutes: Annotated[
+        float, typer.Option(help="Minutes between saved states", envvar="MASKRD_STATE_MINUTES")
+    ] = 10,
 ) -> None:
     """Train one model, or go on where an interrupted run of it stopped."""
     from maskrd import training
 
     job = training.Job(
-        index=index, data=data, teacher=teacher, model=model, history=history, state=state, recipe=parse_training(recipe),
-        seed=seed, device=device, threads=threads, cache_gb=cache_gb, state_minutes=state_minutes,
-    )  # fmt: skip
+        index=index,
+        data=data,
+        teacher=teacher,
+        model=model,
+        history=history,
+        state=state,
+        recipe=parse_training(recipe),
+        seed=seed,
+        device=device,
+        threads=threads,
+        cache_gb=cache_gb,
+        state_minutes=state_minutes,
+        gpu_jobs=gpu_jobs,
+    )
     try:
         training.train(job)
     except training.Interrupted as interruption:
@@ -153,12 +206,13 @@ def evaluate(
     scores: Annotated[Path, typer.Option(help="scores.csv to write")],
     device: Device = "auto",
     threads: Threads = 1,
+    gpu_jobs: GpuJobs = 1,
 ) -> None:
     """Score the test set with a trained model."""
     from maskrd import evaluation as testing
 
     recipes = parse_evaluation(evaluation), parse_training(recipe)
-    job = testing.Job(index, data, teacher, model, *recipes, device, threads)
+    job = testing.Job(index, data, teacher, model, *recipes, device, threads, gpu_jobs)
     testing.evaluate(job, metrics, scores)
 
 
@@ -174,12 +228,13 @@ def heatmaps(
     count: Annotated[int, typer.Option(min=1, help="Images of each defect type")] = 1,
     device: Device = "auto",
     threads: Threads = 1,
+    gpu_jobs: GpuJobs = 1,
 ) -> None:
     """Anomaly maps of a few test images, for figures."""
     from maskrd import evaluation as testing
 
     recipes = parse_evaluation(evaluation), parse_training(recipe)
-    job = testing.Job(index, data, teacher, model, *recipes, device, threads)
+    job = testing.Job(index, data, teacher, model, *recipes, device, threads, gpu_jobs)
     testing.write_heatmaps(job, count, output)
 
 
@@ -209,6 +264,95 @@ def figure(
     from maskrd.reporting.figures import write_figure
 
     write_figure(Report.parse("--report", report), models, png, pdf)
+
+
+@app.command()
+def audit(output: Output) -> None:
+    """Recompute the means that the paper prints (CSV)."""
+    from maskrd.paper.audit import write_audit
+
+    write_audit(output)
+
+
+@app.command()
+def claims(models: Models, backbone: PlainBackbone, seed: Seeds, output: Output) -> None:
+    """Judge the paper's claims on its own numbers, and on the reproduced ones there are (CSV)."""
+    from maskrd.paper.claims import evaluate_claims, write_claims
+    from maskrd.reporting.verdict import reproduced_claims, verdicts
+
+    write_claims(output, [*evaluate_claims(), *reproduced_claims(verdicts(models, backbone, seed))])
+
+
+@app.command()
+def verdict(
+    models: Models,
+    backbone: PlainBackbone,
+    seed: Seeds,
+    csv: Annotated[Path, typer.Option(help="CSV to write")],
+    page: Annotated[Path, typer.Option(help="Markdown page to write")],
+    png: Annotated[Path, typer.Option(help="Plot to write, beside the page")],
+    pdf: Annotated[Path, typer.Option(help="Plot to write")],
+) -> None:
+    """Compare the printed numbers with the models at hand."""
+    from maskrd.reporting.verdict import verdicts, write_verdict
+    from maskrd.reporting.verdict_page import write_page, write_plot
+
+    rows = verdicts(models, backbone, seed)
+    write_verdict(rows, csv)
+    write_plot(rows, png, pdf)
+    write_page(rows, png.name, page)
+
+
+@app.command()
+def paired(report: ReportJson, models: Models, output: Output) -> None:
+    """Write an ablation's differences to the full method, with confidence intervals (CSV)."""
+    from maskrd.experiment import Report
+    from maskrd.reporting.paired import write_paired
+
+    write_paired(Report.parse("--report", report), models, output)
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="Table or figure, e.g. table1")],
+    cell: Annotated[
+        list[str] | None, typer.Argument(help="Category, variant, backbone or seed0: bottle, no_fmm")
+    ] = None,
+    configfile: ConfigFiles = None,
+) -> None:
+    """What made a number: recipe, seed, commit, digests, versions, logs, and the commands to make it again."""
+    from maskrd.configuration import load_experiment
+    from maskrd.reporting.explain import explain as lines
+
+    for line in lines(load_experiment(configfile or ()), name, cell or ()):
+        typer.echo(line)
+
+
+@app.command()
+def status(configfile: ConfigFiles = None) -> None:
+    """What is done, running, failed and left, by table."""
+    from rich.console import Console
+
+    from maskrd.configuration import load_experiment
+    from maskrd.reporting.status import overview
+
+    Console().print(overview(load_experiment(configfile or ())))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Trained model (.safetensors)")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images")],
+    output: Annotated[Path, typer.Option(help="Folder for scores.csv and heatmaps")],
+    teacher: Annotated[Path | None, typer.Option(help="Teacher; by default that of the model's results folder")] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Score your own images with a trained model, and draw where they are anomalous."""
+    from maskrd.prediction import predict as score
+
+    score(model, images, output, teacher, device, threads)
+    typer.echo(f"{output / 'scores.csv'}: scores, higher is more anomalous; heatmaps beside it.")
 
 
 def parse_training(text: str) -> "Training":

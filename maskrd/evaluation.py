@@ -20,7 +20,7 @@ from maskrd.files import atomic_path, sha256_file, write_json
 from maskrd.methods import build_method
 from maskrd.methods.base import Method, gaussian_blur
 from maskrd.metrics import auroc, pixel_metrics, pro_per_image
-from maskrd.runtime import autocast, choose_device, configure, describe
+from maskrd.runtime import autocast, choose_device, configure, describe, explain_out_of_memory
 from maskrd.teacher import Teacher, load_teacher
 
 # Also the batch size of testing: images are scored one by one, so it doesn't change a number.
@@ -39,6 +39,7 @@ class Job:
     training: Training
     device: str
     threads: int
+    gpu_jobs: int = 1
 
 
 class Tester:
@@ -46,29 +47,32 @@ class Tester:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.device = choose_device(job.device)
+        self.device = choose_device(job.device, job.gpu_jobs)
         configure(self.device, job.threads)
         torch.manual_seed(0)  # read by mask_at_test only
         self.index = Index.read(job.index)
         self.description = read_description(job.model)
         check_description(job, self.description)
         self.training = Training(**self.description["recipe"])
-        self.teacher: Teacher = load_teacher(job.teacher)[0].to(self.device)
+        self.teacher: Teacher = load_teacher(job.teacher, self.training.normalize)[0].to(self.device)
         method: Method = build_method(self.training, self.teacher)
         method.load_state_dict(load_file(job.model))
         self.method = method.to(self.device, memory_format=torch.channels_last).eval()
+        self.method.adjust_teacher()
 
     @torch.no_grad()
-    def anomaly_maps(self, images: np.ndarray) -> np.ndarray:
-        """Blurred anomaly maps of uint8 images (N, 3, H, W): float32 (N, H, W)."""
-        batch = torch.from_numpy(images).to(self.device)
-        with autocast(self.device, self.training.precision):
-            maps = self.method.anomaly_maps(batch, self.teacher(batch), self.job.evaluation)
-        return gaussian_blur(maps.float(), self.job.evaluation.blur_sigma).cpu().numpy()
+    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Blurred anomaly maps, float32 (N, H, W), and image scores, float32 (N,), of uint8 images (N, 3, H, W)."""
+        settings, batch = self.job.evaluation, torch.from_numpy(images).to(self.device)
+        with explain_out_of_memory(""), autocast(self.device, self.training.precision):
+            features = self.teacher(batch)
+            maps = gaussian_blur(self.method.anomaly_maps(batch, features, settings).float(), settings.blur_sigma)
+            scores = self.method.image_scores(batch, features, maps, settings)
+        return maps.cpu().numpy(), scores.float().cpu().numpy()
 
-    def image_scores(self, maps: np.ndarray) -> np.ndarray:
-        """The maximum or mean of each map: (N, H, W) to (N,)."""
-        return maps.max(axis=(1, 2)) if self.job.evaluation.score == "max" else maps.mean(axis=(1, 2))
+    def load_test(self) -> Samples:
+        settings = self.training
+        return load_test(self.index, self.job.data, settings.image_size, self.job.threads).cropped(settings.crop)
 
 
 def read_description(model: Path) -> dict:
@@ -101,7 +105,7 @@ def evaluate(job: Job, metrics: Path, scores: Path) -> None:
     AUROCs and AUPRO are fractions of 1; the pixel ones are null without masks.
     """
     tester = Tester(job)
-    samples = load_test(tester.index, job.data, tester.training.image_size, job.threads)
+    samples = tester.load_test()
     started = time.monotonic()
     maps, image_scores = score_samples(tester, samples)
     values: dict[str, float | None] = {"image_auroc": auroc(samples.defective, image_scores)}
@@ -117,8 +121,7 @@ def score_samples(tester: Tester, samples: Samples) -> tuple[np.ndarray | None, 
     scores = np.empty(count, np.float32)
     for start in tqdm(range(0, count, BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
         part = slice(start, start + BATCH_SIZE)
-        batch_maps = tester.anomaly_maps(samples.images[part])
-        scores[part] = tester.image_scores(batch_maps)
+        batch_maps, scores[part] = tester.score(samples.images[part])
         if maps is not None:
             maps[part] = batch_maps
     if not np.isfinite(scores).all():
@@ -166,7 +169,7 @@ def write_heatmaps(job: Job, count: int, output: Path) -> None:
     `low` and `high`: the range of the maps of the whole test set.
     """
     tester = Tester(job)
-    samples = load_test(tester.index, job.data, tester.training.image_size, job.threads)
+    samples = tester.load_test()
     maps, _ = score_samples(tester, samples)
     if maps is None or samples.masks is None:
         raise MaskrdError(f"{tester.index.dataset}/{tester.index.category} has no masks; leave it out of figures.")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -16,7 +16,10 @@ from maskrd.errors import MaskrdError
 
 Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image"]
 DatasetName = Literal["mvtec_ad", "cifar10", "mtd", "stc", "demo", "digits"]
-Backbone = Literal["resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2"]
+Backbone = Literal[
+    "resnet18", "resnet50", "wide_resnet50_2", "vgg16",
+    "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2", "demo_vgg16",
+]  # fmt: skip
 PAPER_BACKBONE = "wide_resnet50_2"
 
 # Names become folders and words of a command line; nothing else may get in.
@@ -53,12 +56,16 @@ class Section(BaseModel):
 class Training(Section):
     """Settings that make a different model; config.yaml says why each has its default."""
 
-    method: Literal["maskrd", "msfd", "asymmetric"]
+    method: Literal["maskrd", "stpm", "mkd", "msfd", "asymmetric"]
     image_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] | None
+    normalize: bool
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
+    optimizer: Literal["adam", "sgd"]
     betas: tuple[Fraction, Fraction]
+    momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
     validation_fraction: Fraction
     patience: Annotated[int, Field(ge=1)] | None
@@ -72,6 +79,7 @@ class Training(Section):
     simam: bool
     fmm: bool
     mask_ratio: Fraction
+    mse_weight: Annotated[float, Field(ge=0)]
     cosine_weight: Annotated[float, Field(ge=0)]
     teacher_norm: Literal["frozen", "moving_average"]
     teacher_norm_momentum: Fraction
@@ -86,13 +94,15 @@ class Training(Section):
             )
         if len(set(self.layers)) != len(self.layers):
             raise ValueError("layers names a level twice")
+        if self.crop and self.crop > self.image_size:
+            raise ValueError(f"crop {self.crop} is larger than image_size {self.image_size}")
         return self
 
 
 class Evaluation(Section):
     """Settings of testing: they change the metrics, never the model."""
 
-    score: Literal["max", "mean"]
+    score: Literal["max", "mean", "loss"]
     blur_sigma: Annotated[float, Field(ge=0)]
     mask_at_test: bool
     map_fusion: Literal["sum", "product", "weighted"]
@@ -157,6 +167,7 @@ class Report(Section):
     spec: Table | Figure
     categories: tuple[Category, ...]
     backbones: tuple[Backbone, ...]
+    own_backbones: dict[Identifier, Backbone] = {}
     seeds: tuple[int, ...]
     training: dict[str, Training]
     evaluation: dict[str, Evaluation]
@@ -164,10 +175,14 @@ class Report(Section):
     def models(self) -> "Iterator[Model]":
         """The models that are read, in the order of variants, backbones, categories, seeds."""
         for variant in self.spec.variants:
-            for backbone in self.backbones:
+            for backbone in self.backbones_of(variant):
                 for category in self.categories:
                     for seed in self.seeds:
                         yield Model(self.spec.dataset, category, variant, backbone, seed)
+
+    def backbones_of(self, variant: str) -> tuple[Backbone, ...]:
+        """Those that the report compares, or else the variant's own, or else that of the report."""
+        return (self.own_backbones[variant],) if variant in self.own_backbones else self.backbones
 
 
 @dataclass(frozen=True, order=True)
@@ -213,22 +228,34 @@ class Experiment(Section):
             raise MaskrdError(explain(error, cls, "config")) from None
         experiment._check_references()
         experiment._check_recipes()
+        experiment._check_backbones()
         return experiment
 
     @property
     def backbone(self) -> str:
-        """The backbone of every table and figure that doesn't compare backbones."""
+        """The backbone of every table and figure that doesn't compare backbones, for variants without their own."""
         return self.backbones[-1]
+
+    @property
+    def used_backbones(self) -> tuple[Backbone, ...]:
+        """All that a model may be trained with: the configured ones and the variants' own."""
+        own = [variant["backbone"] for variant in self.variants.values() if "backbone" in variant]
+        return tuple(dict.fromkeys([*self.backbones, *own]))
 
     def recipe(self, dataset: str, variant: str) -> Recipe:
         """The sections `train` and `evaluation`, then the dataset's overrides, then the variant's."""
         overrides = {**self.datasets[dataset].overrides(), **self.variants[variant]}
+        overrides.pop("backbone", None)  # which teacher, not what is done with it
         unknown = set(overrides) - set(Training.model_fields) - set(Evaluation.model_fields)
         if unknown:
             known = [*Training.model_fields, *Evaluation.model_fields]
             raise MaskrdError("\n".join(unknown_key(f"variants.{variant}", key, known) for key in sorted(unknown)))
         training = self._merge(Training, self.train, overrides, f"train (variant {variant})")
         evaluation = self._merge(Evaluation, self.evaluation, overrides, f"evaluation (variant {variant})")
+        if evaluation.score == "loss" and training.method != "mkd":
+            raise MaskrdError(
+                f"variants.{variant}: score: loss is for method: mkd; {training.method} has scores max and mean."
+            )
         return Recipe(training, evaluation)
 
     @staticmethod
@@ -240,23 +267,27 @@ class Experiment(Section):
             raise MaskrdError(explain(error, section, where)) from None
 
     def trained_as(self, dataset: str, variant: str) -> str:
-        """The variant whose model this one uses: the first with the same training settings.
+        """The variant whose model this one uses: variants that differ in evaluation only share one.
 
-        Variants that differ in evaluation only share a model.
+        The name doesn't depend on the order of the configuration, which changes with every merged file.
         """
         training = self.recipe(dataset, variant).training
-        return next(name for name in self.variants if self.recipe(dataset, name).training == training)
+        same = [name for name in self.variants if self.recipe(dataset, name).training == training]
+        return min(same, key=lambda name: (len(set(self.variants[name]) & set(Evaluation.model_fields)), name))
 
     def report(self, name: str) -> Report:
         """A table or figure of the configuration. Figures show the first seed only."""
         spec = self.tables.get(name) or self.figures[name]
         table = isinstance(spec, Table)
+        compared = table and spec.rows == "backbones"
+        own = {name: self.variants[name]["backbone"] for name in spec.variants if "backbone" in self.variants[name]}
         recipes = {variant: self.recipe(spec.dataset, variant) for variant in spec.variants}
         return Report(
             name=name,
             spec=spec,
             categories=self.datasets[spec.dataset].categories,
-            backbones=self.backbones if table and spec.rows == "backbones" else (self.backbone,),
+            backbones=self.backbones if compared else (self.backbone,),
+            own_backbones={} if compared else own,
             seeds=self.seeds if table else self.seeds[:1],
             training={variant: recipe.training for variant, recipe in recipes.items()},
             evaluation={variant: recipe.evaluation for variant, recipe in recipes.items()},
@@ -267,26 +298,48 @@ class Experiment(Section):
             for name, entry in entries.items():
                 if entry.dataset not in self.datasets:
                     raise MaskrdError(unknown_key(f"{kind}.{name}.dataset", entry.dataset, list(self.datasets)))
+                if entry.dataset == "stc" and not self.datasets["stc"].path:
+                    raise MaskrdError(
+                        f"datasets.stc.path: {kind}.{name} needs it. ShanghaiTech Campus can't be downloaded by the "
+                        "pipeline; name a folder in the layout of docs/data.md."
+                    )
                 for variant in entry.variants:
                     if variant not in self.variants:
                         where = f"{kind}.{name}.variants"
                         raise MaskrdError(unknown_key(where, variant, list(self.variants)))
+        for variant, difference in self.variants.items():
+            if difference.get("backbone", self.backbone) not in get_args(Backbone):
+                where = f"variants.{variant}.backbone"
+                raise MaskrdError(unknown_key(where, str(difference["backbone"]), list(get_args(Backbone))))
         for name, known in KNOWN_CATEGORIES.items():
             for category in self.datasets[name].categories if name in self.datasets else ():
                 if category not in known:
                     raise MaskrdError(unknown_key(f"datasets.{name}.categories", category, list(known)))
 
     def _check_recipes(self) -> None:
-        """Two names for one recipe would train everything twice."""
-        for dataset in self.datasets:
-            seen: dict[Recipe, str] = {}
-            for variant in self.variants:
-                other = seen.setdefault(self.recipe(dataset, variant), variant)
-                if other != variant:
-                    raise MaskrdError(
-                        f"variants.{variant} and variants.{other} are the same recipe on {dataset}: they would "
-                        f"train every model twice. Remove one, or use the name {other} in the tables."
-                    )
+        """Two names for one recipe are a mistake, most often a key that repeats its default."""
+        seen: dict[tuple[Recipe | str, ...], str] = {}
+        for variant, difference in self.variants.items():
+            recipes = (self.recipe(dataset, variant) for dataset in self.datasets)
+            other = seen.setdefault((difference.get("backbone", self.backbone), *recipes), variant)
+            if other != variant:
+                raise MaskrdError(
+                    f"variants.{variant} and variants.{other} are the same recipe: every number would be made twice. "
+                    f"Remove one, or use the name {other} in the tables."
+                )
+
+    def _check_backbones(self) -> None:
+        """MKD reads a VGG, every other method a ResNet."""
+        for name in (*self.tables, *self.figures):
+            report = self.report(name)
+            for variant, training in report.training.items():
+                for backbone in report.backbones_of(variant):
+                    if ("vgg" in backbone) != (training.method == "mkd"):
+                        family = "VGG" if training.method == "mkd" else "ResNet"
+                        raise MaskrdError(
+                            f"{name}: variant {variant} (method {training.method}) needs a {family} and would get "
+                            f"{backbone}. Set variants.{variant}.backbone; a table of backbones takes `backbones`."
+                        )
 
 
 def unknown_key(where: str, key: str, known: list[str]) -> str:

@@ -1,21 +1,37 @@
 """The device of a job, its precision and its provenance."""
 
 import platform
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 
 import torch
+from filelock import FileLock
 
+from maskrd.devices import claim_slot, lock_folder
 from maskrd.errors import MaskrdError
 
+# Slots of GPUs that this process holds until it ends.
+_claimed: list[FileLock] = []
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU where there is one. Raises MaskrdError where `cuda` isn't to be had."""
+
+def choose_device(wanted: str, gpu_jobs: int = 1) -> torch.device:
+    """`auto` takes a GPU where there is one; where there are several, the least busy of them.
+
+    `gpu_jobs` is how many jobs share the visible GPUs. Raises MaskrdError where `cuda` isn't to be had.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MaskrdError("device: cuda, but torch sees no GPU. Set device: auto or cpu, or check the driver.")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda")
+    count = torch.cuda.device_count()
+    if count == 1:  # nothing to choose; on a cluster the scheduler chose
+        return torch.device("cuda")
+    names = [str(torch.cuda.get_device_properties(k).uuid) for k in range(count)]
+    position, lock = claim_slot(names, gpu_jobs, lock_folder())
+    _claimed.append(lock)
+    torch.cuda.set_device(position)
+    return torch.device("cuda", position)
 
 
 def configure(device: torch.device, threads: int) -> None:
@@ -36,6 +52,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if native else "fp32"
+
+
+@contextmanager
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
+    """Turn a full GPU into a MaskrdError that ends with `remedy`; nothing is changed on the quiet."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        raise MaskrdError(
+            f"The GPU is out of memory ({reason}). Let fewer jobs share it (snakemake --resources gpu=1){remedy}."
+        ) from None
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -1,6 +1,7 @@
 """The resumable state of a training: two generations of it, each whole or absent."""
 
 import logging
+import shutil
 import time
 from pathlib import Path
 
@@ -32,8 +33,11 @@ class StateFolder:
                 torch.save({"digest": self.digest, **state}, temporary)
                 if self.last.exists():
                     self.last.replace(self.previous)
-        except OSError as error:
-            raise MaskrdError(f"{self.folder}: the training state cannot be saved ({error.strerror}).") from None
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into the latter
+            raise MaskrdError(
+                f"{self.folder}: the training state cannot be saved ({error}). Is the disk full, or the folder "
+                "read-only? The next run goes on from the state before."
+            ) from None
         self.saved_at = time.monotonic()
 
     def load(self) -> dict | None:
@@ -42,7 +46,7 @@ class StateFolder:
             if not path.exists():
                 continue
             try:
-                state = torch.load(path, weights_only=True)
+                state = torch.load(path, "cpu", weights_only=True)
             except Exception as error:  # a torn file fails in many ways
                 logger.warning("%s: unreadable (%s), trying the state before.", path, type(error).__name__)
                 continue
@@ -58,7 +62,5 @@ class StateFolder:
         logger.warning("%s: of another recipe, data or teacher; moved to %s.", self.folder, aside.name)
 
     def remove(self) -> None:
-        for path in (self.last, self.previous):
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        """Also what a killed job left half-written."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path, sha256_file
-from maskrd.layers.resnet import ARCHITECTURES, Architecture, FeaturePyramid
+from maskrd.layers import resnet, vgg
+from maskrd.layers.resnet import Architecture, FeaturePyramid
+from maskrd.layers.vgg import VGG, VGGPyramid
+
+# Networks that can be a teacher, by backbone: each has `levels`, `channels(level)` and builds its untrained pyramid.
+ARCHITECTURES: dict[str, Architecture | VGG] = {**resnet.ARCHITECTURES, **vgg.ARCHITECTURES}
 
 # Channel statistics of ImageNet, with which all these teachers were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-UNUSED = ("layer4.", "fc.")
+UNUSED = ("layer4.", "fc.", "classifier.", "pre_logits.", "head.")
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,18 @@ class TeacherFile:
 
 
 class Teacher(nn.Module):
-    """A frozen feature pyramid: uint8 images (N, 3, H, W) to three features at 1/4, 1/8, 1/16."""
+    """A frozen feature pyramid: uint8 images (N, 3, H, W) to features at 1/4, 1/8, 1/16 (VGG: and 1/32).
 
-    def __init__(self, architecture: Architecture) -> None:
+    `normalize`: False feeds it images in [0, 1] without ImageNet's normalisation.
+    """
+
+    def __init__(self, architecture: Architecture | VGG, normalize: bool = True) -> None:
         super().__init__()
         self.architecture = architecture
-        self.pyramid = FeaturePyramid(architecture)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
+        self.pyramid = architecture.build()
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalize else ((0, 0, 0), (1, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -47,7 +57,7 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 images to ImageNet-normalised float."""
+        """uint8 images to what the pyramid reads: float, ImageNet-normalised or in [0, 1]."""
         return (images.float() - self.mean) / self.std
 
     @torch.no_grad()
@@ -55,12 +65,12 @@ class Teacher(nn.Module):
         return self.pyramid(self.normalize(images).contiguous(memory_format=torch.channels_last))
 
 
-def load_teacher(path: Path) -> tuple[Teacher, TeacherFile]:
-    """Read a file that `export_teacher` or the demo's pre-training wrote."""
+def load_teacher(path: Path, normalize: bool = True) -> tuple[Teacher, TeacherFile]:
+    """Read a file that `export_teacher` or the demo's pre-training wrote; `normalize` as in `Teacher`."""
     try:
         with safe_open(path, framework="pt") as file:
             description = TeacherFile(**json.loads(file.metadata()["teacher"]))
-        teacher = Teacher(ARCHITECTURES[description.backbone])
+        teacher = Teacher(ARCHITECTURES[description.backbone], normalize)
         teacher.pyramid.load_state_dict(load_file(path))
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise MaskrdError(
@@ -69,7 +79,7 @@ def load_teacher(path: Path) -> tuple[Teacher, TeacherFile]:
     return teacher.to(memory_format=torch.channels_last), description
 
 
-def save_teacher(pyramid: FeaturePyramid, description: TeacherFile, path: Path) -> None:
+def save_teacher(pyramid: FeaturePyramid | VGGPyramid, description: TeacherFile, path: Path) -> None:
     state = {name: tensor.contiguous() for name, tensor in pyramid.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"teacher": json.dumps(vars(description))})
@@ -79,10 +89,10 @@ def export_teacher(backbone: str, weights: Path, output: Path) -> None:
     """Check ImageNet weights against timm's architecture and write the teacher file.
 
     `weights`: a torchvision or timm state dict, .pth (read without unpickling code) or .safetensors.
-    Stage 4 and the classifier may be absent. Raises MaskrdError naming keys that are missing or misshapen.
+    A ResNet's stage 4 and the classifier may be absent. Raises MaskrdError naming keys that are missing or misshapen.
     """
     state = read_weights(backbone, weights)
-    pyramid = FeaturePyramid(ARCHITECTURES[backbone])
+    pyramid = ARCHITECTURES[backbone].build()
     check_weights(backbone, weights, state, pyramid.state_dict())
     pyramid.load_state_dict(state, strict=False)
     check_against_timm(backbone, state, pyramid.eval())
@@ -94,9 +104,9 @@ def read_weights(backbone: str, path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MaskrdError(f"{where} does not exist. Correct the path, or leave it out to download the weights.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # unpickling raises errors of many types
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # that of an empty file is empty
         raise MaskrdError(f"{where} is not a readable .safetensors or .pth state dict ({reason}).") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise MaskrdError(f"{where} holds no state dict (names to tensors).")
@@ -118,15 +128,27 @@ def check_weights(backbone: str, path: Path, state: dict[str, Tensor], expected:
         raise MaskrdError(f"weights.{backbone}: {path} are not weights of {backbone}: keys {'; '.join(problems)}.")
 
 
-def check_against_timm(backbone: str, state: dict[str, Tensor], pyramid: FeaturePyramid) -> None:
+@torch.no_grad()
+def check_against_timm(backbone: str, state: dict[str, Tensor], pyramid: FeaturePyramid | VGGPyramid) -> None:
     """The pyramid must give timm's features: a guard against a block built differently."""
-    import timm
-
-    reference = timm.create_model(backbone, features_only=True, out_indices=(1, 2, 3), pretrained=False)
-    reference.load_state_dict(state, strict=False)
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        pairs = zip(pyramid(images), reference.eval()(images), strict=True)
-        worst = max(((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs)
+    pairs = zip(pyramid(images), timm_features(backbone, state, images), strict=True)
+    worst = max(((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs)
     if worst > 1e-4:
         raise MaskrdError(f"{backbone}: features differ from timm's by {worst:.1e} of their range.")
+
+
+def timm_features(backbone: str, state: dict[str, Tensor], images: Tensor) -> list[Tensor]:
+    import timm
+
+    architecture = ARCHITECTURES[backbone]
+    reference = timm.create_model(backbone, features_only=True, out_indices=architecture.levels, pretrained=False)
+    reference.eval()
+    if isinstance(architecture, Architecture):
+        reference.load_state_dict(state, strict=False)
+        return reference(images)
+    # timm flattens the names of a VGG, and hands out what goes into a pool.
+    reference.load_state_dict(
+        {name.replace("features.", "features_"): value for name, value in state.items()}, strict=False
+    )
+    return [F.max_pool2d(feature, 2) for feature in reference(images)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -25,14 +26,22 @@ from maskrd.errors import MaskrdError
 from maskrd.experiment import Training
 from maskrd.files import atomic_path, sha256_file, sha256_json, write_text
 from maskrd.methods import build_method
-from maskrd.runtime import autocast, choose_device, configure, describe, resolve_precision
+from maskrd.provenance import code_commit
+from maskrd.runtime import (
+    autocast,
+    choose_device,
+    configure,
+    describe,
+    explain_out_of_memory,
+    resolve_precision,
+)
 from maskrd.state import StateFolder
 from maskrd.teacher import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
 
 # Streams of random numbers that must not coincide.
-INITIALISATION, SPLIT, ORDER, STEP = range(4)
+INITIALISATION, SPLIT, ORDER, STEP, TEACHER = range(5)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Job:
     threads: int
     cache_gb: float
     state_minutes: float
+    gpu_jobs: int = 1
 
 
 @dataclass
@@ -106,7 +116,7 @@ def split_validation(count: int, fraction: float, seed: int) -> tuple[Tensor, Te
 class FeatureSource:
     """The teacher's features of training images, computed once where memory allows.
 
-    The teacher is frozen and images aren't augmented, so kept features are exactly the recomputed ones.
+    The teacher is frozen by now and images aren't augmented, so kept features are exactly the recomputed ones.
     """
 
     def __init__(self, teacher: Teacher, images: Tensor, precision: str, batch_size: int, cache_gb: float) -> None:
@@ -133,13 +143,13 @@ class Trainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        device = choose_device(job.device)
+        device = choose_device(job.device, job.gpu_jobs)
         configure(device, job.threads)
         precision = resolve_precision(job.recipe.precision, device)
         self.settings = job.recipe.model_copy(update={"precision": precision})
         self.device = device
         index = Index.read(job.index)
-        self.teacher, description = load_teacher(job.teacher)
+        self.teacher, description = load_teacher(job.teacher, self.settings.normalize)
         self.teacher.to(device)
         self.identity = {
             "dataset": index.dataset,
@@ -151,7 +161,7 @@ class Trainer:
             "teacher_sha256": sha256_file(job.teacher),
             "weights_sha256": description.weights_sha256,
         }
-        samples = load_train(index, job.data, self.settings.image_size, job.threads)
+        samples = load_train(index, job.data, self.settings.image_size, job.threads).cropped(self.settings.crop)
         self.images = torch.from_numpy(samples.images).to(device)
         self.train_positions, self.validation_positions = split_validation(
             len(self.images), self.settings.validation_fraction, job.seed
@@ -163,6 +173,7 @@ class Trainer:
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] | None = None
         self.stop_signal: int | None = None
+        self.unsaved = False  # steps since the last state
 
     def state(self) -> dict:
         return {
@@ -183,6 +194,10 @@ class Trainer:
 
         Raises Interrupted after a signal, and MaskrdError if the loss stops being a number.
         """
+        if self.progress.epoch == self.progress.step == 0:
+            torch.manual_seed(random_seed(self.job.seed, TEACHER))
+            self.method.fit_teacher(self.images, self.train_positions)
+        self.method.adjust_teacher()
         features = FeatureSource(
             self.teacher, self.images, self.settings.precision, self.settings.batch_size, self.job.cache_gb
         )
@@ -200,14 +215,16 @@ class Trainer:
         # Kept on the device: reading it at every step would make the GPU wait for the host.
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
         for positions in steps[progress.step :]:
+            self.unsaved = True
             loss_sum += self.step(features, positions) * len(positions)
             progress.step += 1
             bar.update(len(positions))
-            if self.stop_signal is not None or (states.due() and progress.step < len(steps)):
+            if self.stop_signal is not None or states.due():
                 progress.loss_sum = self.finite(loss_sum)
                 progress.seconds += time.monotonic() - started
                 started = time.monotonic()
                 states.save(self.state())
+                self.unsaved = False
                 self.raise_if_stopped()
         loss = self.finite(loss_sum) / len(order)
         progress.seconds += time.monotonic() - started
@@ -242,7 +259,8 @@ class Trainer:
         total = 0.0
         for positions in self.validation_positions.to(self.device).split(self.settings.batch_size):
             with autocast(self.device, self.settings.precision):
-                total += self.method.loss(self.images[positions], features(positions)).item() * len(positions)
+                loss = self.method.validation_loss(self.images[positions], features(positions))
+            total += loss.item() * len(positions)
         return total / len(self.validation_positions)
 
     def out_of_patience(self) -> bool:
@@ -268,24 +286,37 @@ class Trainer:
         description = {
             **self.identity,
             **describe(self.device),
+            "commit": code_commit(),
             "epochs": self.progress.epoch,
             "best_epoch": self.progress.best_epoch + 1 if self.best_weights else None,
             "images": len(self.train_positions),
             "seconds": round(self.progress.seconds, 2),
             "parameters": sum(parameter.numel() for parameter in self.method.parameters()),
         }
-        write_text(self.job.history, history_csv(self.progress.history))
-        with atomic_path(self.job.model) as temporary:
-            tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-            save_file(tensors, temporary, metadata={"model": json.dumps(description, sort_keys=True)})
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+        try:
+            write_text(self.job.history, history_csv(self.progress.history))
+            with atomic_path(self.job.model) as temporary:
+                save_file(tensors, temporary, metadata={"model": json.dumps(description, sort_keys=True)})
+        except (OSError, SafetensorError) as error:
+            raise MaskrdError(
+                f"{self.job.model}: cannot be written ({error}). Is the disk full, or the folder read-only? "
+                "The next run goes on from the last saved state."
+            ) from None
 
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """SIGINT and SIGTERM (a cluster's preemption) let the step end, save the state and leave."""
+    """SIGINT and SIGTERM (a cluster's preemption) let the step end, save the state and leave.
+
+    Where no step was made since the last state, as in the minutes that a teacher may take over the
+    images, leave at once: a cluster kills soon after it asked.
+    """
 
     def request_stop(number: int, frame: object) -> None:
         trainer.stop_signal = number
+        if not trainer.unsaved:
+            trainer.raise_if_stopped()
 
     previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -296,13 +327,10 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
 
 
 def build_optimizer(settings: Training, method: torch.nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        method.parameters(),
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    common = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(method.parameters(), momentum=settings.momentum, **common)
+    return torch.optim.Adam(method.parameters(), betas=settings.betas, **common)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -316,13 +344,18 @@ def train(job: Job) -> None:
 
     Raises MaskrdError for anything the user can put right, Interrupted after SIGINT or SIGTERM.
     """
-    trainer = Trainer(job)
-    states = StateFolder(job.state, sha256_json(trainer.identity), job.state_minutes * 60)
-    state = states.load()
-    if state is not None:
-        trainer.restore(state)
-        logger.info("Going on from epoch %d, step %d.", trainer.progress.epoch + 1, trainer.progress.step)
-    with stop_on_signals(trainer):
-        trainer.run(states)
+    remedy = (
+        f", keep fewer teacher features there (MASKRD_CACHE_GB, now {job.cache_gb:g}), "
+        f"or lower batch_size (now {job.recipe.batch_size}), which makes another model"
+    )
+    with explain_out_of_memory(remedy):
+        trainer = Trainer(job)
+        states = StateFolder(job.state, sha256_json(trainer.identity), job.state_minutes * 60)
+        state = states.load()
+        if state is not None:
+            trainer.restore(state)
+            logger.info("Going on from epoch %d, step %d.", trainer.progress.epoch + 1, trainer.progress.step)
+        with stop_on_signals(trainer):
+            trainer.run(states)
     trainer.write()
     states.remove()

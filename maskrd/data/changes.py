@@ -7,8 +7,8 @@ from pathlib import Path
 
 from maskrd.files import sha256_file, write_text
 
-# Datasets whose categories share their files, as records of one archive.
-SHARED_FILES = frozenset({"cifar10", "digits"})
+# Datasets whose categories don't have a folder each.
+SHARED_FILES = frozenset({"cifar10", "digits", "mtd", "stc"})
 
 
 def image_folder(dataset: str, category: str, root: Path) -> Path:

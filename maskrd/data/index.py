@@ -15,19 +15,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from maskrd.data.changes import image_folder
 from maskrd.errors import MaskrdError
 from maskrd.files import write_text
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 GOOD = "good"
+# Datasets in CIFAR-10's binary format.
+RECORD_ARCHIVES = frozenset({"cifar10", "digits"})
 
 
 @dataclass(frozen=True)
 class Entry:
     """One training or test image; paths are relative to the category's folder.
 
-    `record` is its position in a file of many images (CIFAR-10's binary batches), else None.
+    `record` is its position in a file of many: of images (CIFAR-10's binary batches) or masks (ShanghaiTech Campus).
     """
 
     image: str
@@ -77,22 +80,29 @@ def build_index(dataset: str, category: str, root: Path, threads: int = 1) -> In
     `root` is the dataset's folder. Every image and mask is decoded once.
     Raises MaskrdError naming the folder or file that is missing, broken or doesn't fit.
     """
-    if dataset in ("cifar10", "digits"):
+    folder = image_folder(dataset, category, root)
+    if dataset in RECORD_ARCHIVES:
         from maskrd.data.cifar10 import list_records
 
         train, test, digests = list_records(root, dataset, category)
+    elif dataset == "stc":
+        from maskrd.data.stc import list_frames
+
+        train, test, digests = list_frames(root, category, threads)
     else:
-        train, test = list_folder(root, dataset, category)
+        from maskrd.data.mtd import list_tiles
+
+        train, test = list_tiles(root) if dataset == "mtd" else list_folder(root, dataset, category)
         with ThreadPoolExecutor(threads) as pool:
-            checked = pool.map(lambda entry: check_entry(root / category, entry), [*train, *test])
+            checked = pool.map(lambda entry: check_entry(folder, entry), [*train, *test])
             digests = {name: digest for digests in checked for name, digest in digests.items()}
     index = Index(dataset, category, tuple(train), tuple(test), digests)
-    check_index(index, root)
+    check_index(index, folder)
     return index
 
 
-def check_index(index: Index, root: Path) -> None:
-    where = f"{root / index.category}"
+def check_index(index: Index, folder: Path) -> None:
+    where = f"{folder} ({index.category})"
     if len(index.train) < 2:
         raise MaskrdError(
             f"{where}: {len(index.train)} normal training image(s). Training needs at least 2, "
@@ -215,7 +225,11 @@ def load_image(content: bytes, path: Path, size: int) -> np.ndarray:
 
 def load_mask(content: bytes, path: Path, size: int) -> np.ndarray:
     """bool (size, size), True on defects: resized bilinearly, then above one half (RD4AD)."""
-    mask = decode(content, path).convert("L")
+    return resize_mask(decode(content, path), size)
+
+
+def resize_mask(image: Image.Image, size: int) -> np.ndarray:
+    mask = image.convert("L")
     if mask.size != (size, size):
         mask = mask.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(mask) > 127.5

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrd.data.index import GOOD, Entry, Index, load_image, load_mask, read_checked
+from maskrd.data.changes import image_folder
+from maskrd.data.index import GOOD, RECORD_ARCHIVES, Entry, Index, load_image, load_mask, read_checked
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Samples:
         """bool (N,): from the folder names, so a defect too small to survive resizing counts."""
         return np.array([entry.defect != GOOD for entry in self.entries])
 
+    def cropped(self, size: int | None) -> "Samples":
+        """The central square of `size` pixels of every image and mask; None: all of it."""
+        if size is None:
+            return self
+        start = (self.images.shape[2] - size) // 2
+        square = np.s_[..., start : start + size, start : start + size]
+        return Samples(self.entries, self.images[square], None if self.masks is None else self.masks[square])
+
 
 def load_train(index: Index, root: Path, image_size: int, threads: int = 1) -> Samples:
     return load_samples(index, index.train, root, image_size, threads)
@@ -38,11 +47,11 @@ def load_samples(index: Index, entries: Sequence[Entry], root: Path, image_size:
 
     `root` is the dataset's folder. Raises MaskrdError where a file is gone, broken or not the one indexed.
     """
-    if entries and entries[0].record is not None:
+    if index.dataset in RECORD_ARCHIVES:
         from maskrd.data.cifar10 import load_records
 
         return Samples(tuple(entries), load_records(root, index, entries, image_size), None)
-    folder = root / index.category
+    folder = image_folder(index.dataset, index.category, root)
 
     def read(name: str) -> bytes:
         return read_checked(folder / name, index.digests[name])
@@ -57,5 +66,12 @@ def load_samples(index: Index, entries: Sequence[Entry], root: Path, image_size:
 
     with ThreadPoolExecutor(threads) as pool:
         images = np.stack(list(pool.map(image, entries)))
-        masks = np.stack(list(pool.map(mask, entries))) if index.has_masks else None
+        if not index.has_masks:
+            masks = None
+        elif index.dataset == "stc":
+            from maskrd.data.stc import load_masks
+
+            masks = load_masks(folder, index, entries, image_size)
+        else:
+            masks = np.stack(list(pool.map(mask, entries)))
     return Samples(tuple(entries), images, masks)

@@ -7,6 +7,7 @@ in each of hundreds of short jobs would cost seconds apiece.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class Architecture:
     expansion; `bottleneck_factor` widens the 3x3 convolution of bottleneck blocks (2 in
     WideResNet50-2).
     """
+
+    levels: ClassVar = (1, 2, 3)
 
     bottleneck: bool
     depths: tuple[int, int, int, int]
@@ -37,6 +40,9 @@ class Architecture:
     def channels(self, stage: int) -> int:
         """Channels that a stage (1 to 4) puts out."""
         return self.planes(stage) * self.expansion
+
+    def build(self) -> "FeaturePyramid":
+        return FeaturePyramid(self)
 
 
 ARCHITECTURES = {

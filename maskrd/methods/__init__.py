@@ -8,6 +8,10 @@ from maskrd.teacher import Teacher
 
 METHODS = {
     "maskrd": "maskrd.methods.maskrd:MaskedReverseDistillation",
+    "stpm": "maskrd.methods.stpm:STPM",
+    "mkd": "maskrd.methods.mkd:MKD",
+    "msfd": "maskrd.methods.msfd:MultiScaleFeatureDistillation",
+    "asymmetric": "maskrd.methods.asymmetric:AsymmetricStudent",
 }
 
 

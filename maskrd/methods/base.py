@@ -1,6 +1,7 @@
 """What every method offers, and how distances become anomaly maps."""
 
 from functools import cache
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +14,42 @@ from maskrd.teacher import Teacher
 class Method(nn.Module):
     """A student and its loss. All parameters of the module are trained; the teacher is not part of it.
 
-    Images are uint8 (N, 3, H, W); features are the teacher's, at 1/4, 1/8 and 1/16 of that size.
+    Images are uint8 (N, 3, H, W); features are the teacher's, at 1/4, 1/8 and 1/16 of that size (VGG: and 1/32).
     """
+
+    teacher: Teacher
 
     def __init__(self, settings: Training, teacher: Teacher) -> None:
         super().__init__()
         self.settings = settings
+        # Past nn.Module's registration: the teacher is neither trained, moved nor saved with the student.
+        object.__setattr__(self, "teacher", teacher)
+
+    def fit_teacher(self, images: Tensor, positions: Tensor) -> None:
+        """Learn, before the first step, how the teacher is to be changed; most methods leave it as it is.
+
+        `positions` are those of the training images. What is learned belongs into buffers, so that it is saved
+        with the model. Afterwards the teacher doesn't change any more, and its features may be kept.
+        """
+
+    def adjust_teacher(self) -> None:
+        """Change the teacher as learned: called before its features are used, in training and in testing."""
 
     def loss(self, images: Tensor, features: list[Tensor]) -> Tensor:
         """Mean training loss of a batch, float32, scalar."""
         raise NotImplementedError
 
+    def validation_loss(self, images: Tensor, features: list[Tensor]) -> Tensor:
+        """What `patience` and `checkpoint: best_validation` compare on held-out images; scalar, lower is better."""
+        return self.loss(images, features)
+
     def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
         """float32 (N, H, W) at the images' size; higher is more anomalous. Not blurred yet."""
         raise NotImplementedError
+
+    def image_scores(self, images: Tensor, features: list[Tensor], maps: Tensor, evaluation: Evaluation) -> Tensor:
+        """float32 (N,), by default the maximum or mean of each blurred map (N, H, W)."""
+        return maps.amax(dim=(1, 2)) if evaluation.score == "max" else maps.mean(dim=(1, 2))
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -42,6 +65,15 @@ def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, corners aligned, as RD4AD does: (N, h, w) to (N, *size)."""
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
+def fuse(maps: dict[int, Tensor], evaluation: Evaluation) -> Tensor:
+    """One map (N, H, W) of the levels' maps: their sum (RD), product (STPM) or weighted sum."""
+    if evaluation.map_fusion == "product":
+        return prod(maps.values())
+    if evaluation.map_fusion == "weighted":
+        return sum(evaluation.map_weights[level - 1] * level_map for level, level_map in maps.items())
+    return sum(maps.values())
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:

@@ -9,7 +9,7 @@ from maskrd.layers.msff import MSFF
 from maskrd.layers.resnet import init_weights, stage
 from maskrd.layers.scconv import SCConv
 from maskrd.layers.simam import SimAM
-from maskrd.methods.base import Method, cosine_distance, flattened_cosine_distance, upsample
+from maskrd.methods.base import Method, cosine_distance, flattened_cosine_distance, fuse, upsample
 from maskrd.teacher import Teacher
 
 
@@ -54,4 +54,5 @@ class MaskedReverseDistillation(Method):
     def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
         size = images.shape[2:]
         rebuilt = self.rebuild(features, masked=evaluation.mask_at_test)
-        return sum(upsample(cosine_distance(features[k - 1], feature), size) for k, feature in rebuilt.items())
+        maps = {k: upsample(cosine_distance(features[k - 1], feature), size) for k, feature in rebuilt.items()}
+        return fuse(maps, evaluation)

@@ -7,10 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from maskrd import paper
 from maskrd.data.changes import content_digest, image_folder
 from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Experiment, canonical_json
+from maskrd.files import sha256_file, sha256_json
 
 # `python` in rules is the one that runs Snakemake, though its environment may not be activated;
 # with --sdm conda the rule's own environment comes before it.
@@ -33,6 +35,10 @@ SOURCE_OPTIONS = (
 )
 # Made here rather than downloaded.
 GENERATED = ("demo", "digits")
+# How many jobs may use a GPU at a time. On a cluster each has its own and none is to be chosen.
+GPU_JOBS = (
+    workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
+)
 JOB = "{dataset}/{category}/{variant}/{backbone}/seed{seed}"
 
 
@@ -40,7 +46,7 @@ wildcard_constraints:
     dataset="|".join(experiment.datasets),
     category="[A-Za-z0-9][A-Za-z0-9_.-]*",
     variant="|".join(experiment.variants),
-    backbone="|".join(experiment.backbones),
+    backbone="|".join(experiment.used_backbones),
     seed=r"\d+",
 
 
@@ -101,10 +107,14 @@ def downloads():
         for name in SOURCES.datasets
         if name in used and not experiment.datasets[name].path
     ]
-    backbones = [name for name in SOURCES.weights if name in experiment.backbones]
+    reports = [
+        experiment.report(name) for name in (*experiment.tables, *experiment.figures)
+    ]
+    backbones = {model.backbone for report in reports for model in report.models()}
     weights = [
         experiment.weights.get(name) or f"data/downloads/{SOURCES.weights[name].file}"
-        for name in backbones
+        for name in SOURCES.weights
+        if name in backbones
     ]
     return [f"data/{name}.unpacked.json" for name in datasets] + weights
 
@@ -161,3 +171,24 @@ def table_files(name):
 
 def figure_files(name):
     return [f"{RESULTS}/figures/{name}.png", f"{RESULTS}/figures/{name}.pdf"]
+
+
+def paired_files(name):
+    """The differences to the full method, if the table is an ablation."""
+    is_ablation = experiment.tables[name].rows == "variants"
+    return [f"{RESULTS}/tables/{name}_paired.csv"] if is_ablation else []
+
+
+def printed_numbers(wildcards):
+    """As a parameter: corrected data of the paper make what rests on them anew."""
+    files = sorted(Path(paper.__file__).parent.glob("*.*"))
+    return sha256_json([sha256_file(path) for path in files])
+
+
+def existing_metrics(wildcards):
+    """As a parameter rather than inputs: a verdict judges what is there, and must not start a training.
+
+    It is made anew when other metrics are there than the last time.
+    """
+    files = sorted(Path(RESULTS).glob("models/*/*/*/*/*/metrics.json"))
+    return sha256_json({path.as_posix(): sha256_file(path) for path in files})

@@ -73,6 +73,8 @@ rule teacher:
         f"{RESULTS}/teachers/{{backbone}}.safetensors",
     log:
         f"{RESULTS}/logs/teacher/{{backbone}}.log",
+    wildcard_constraints:
+        backbone="|".join(SOURCES.weights),
     threads: 1
     message:
         "Turning the ImageNet weights of {wildcards.backbone} into a teacher."

@@ -9,16 +9,16 @@ rule table:
         tex=f"{RESULTS}/tables/{{table}}.tex",
     log:
         f"{RESULTS}/logs/table/{{table}}.log",
-    localrule: True
     wildcard_constraints:
         table="|".join(experiment.tables),
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
     params:
         report=report_json("table"),
         models=f"{RESULTS}/models",
     message:
         "Writing {wildcards.table}."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd table --report {params.report:q} --models {params.models:q} "
         "--csv {output.csv:q} --tex {output.tex:q} > {log:q} 2>&1"

@@ -27,10 +27,11 @@ rule train:
         "Training {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
     shell:
-        "python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        # exec: signals reach Python, with no shell before it that dies first and takes the unsaved steps along.
+        "exec python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--recipe {params.recipe:q} --seed {wildcards.seed} "
         "--model {output.model:q} --history {output.history:q} --state {params.state:q} "
-        "--device {params.device} --threads {threads} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -57,10 +58,10 @@ rule evaluate:
         "Testing {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
     shell:
-        "python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "exec python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
         "--metrics {output.metrics:q} --scores {output.scores:q} "
-        "--device {params.device} --threads {threads} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"
 
 
 rule heatmaps:
@@ -85,6 +86,6 @@ rule heatmaps:
     message:
         "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
     shell:
-        "python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "exec python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
-        "--output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        "--output {output:q} --device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"

@@ -1,0 +1,83 @@
+"""Which trained model answers which printed number, and how it must have been trained to do so (settings.yaml)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from maskrd.experiment import CIFAR10_CLASSES, PAPER_BACKBONE
+from maskrd.paper.tables import MEAN, OURS, TABLES, PrintedValue, labels, printed
+
+BACKBONE_TABLE = "table4"
+VARIANT_TABLES = ("table5", "table6", "table7")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A printed number and the models that answer it: one for each of `categories` and seed.
+
+    `backbone` None is the configured one; `paper_backbone` and `settings` are what the printed number stands for.
+    """
+
+    cell: PrintedValue
+    dataset: str
+    variant: str
+    backbone: str | None
+    paper_backbone: str
+    categories: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return yaml.safe_load((files("maskrd.paper") / "settings.yaml").read_text(encoding="utf-8"))
+
+
+def dataset_of(table: str) -> str:
+    return "cifar10" if table == "table2" else "mvtec_ad"
+
+
+def paper_categories(dataset: str) -> tuple[str, ...]:
+    if dataset == "cifar10":
+        return CIFAR10_CLASSES
+    return tuple(category for members in labels().groups.values() for category in members)
+
+
+def published_images(dataset: str, category: str) -> int:
+    """How many test images a category has as published."""
+    return _content()["test_images"][dataset][category]
+
+
+def questions() -> Iterator[Question]:
+    """Every printed number of the paper's method and of the baselines that the project can train, in print's order."""
+    for table in TABLES:
+        for cell in printed(table):
+            known = _content()["methods"].get(cell.method, {}).get(dataset_of(table))
+            if known and (cell.value is not None or cell.method == OURS):
+                yield _question(cell, known)
+
+
+def _question(cell: PrintedValue, known: dict[str, Any]) -> Question:
+    dataset, every = dataset_of(cell.table), paper_categories(dataset_of(cell.table))
+    backbone, variant = known["backbone"], known["variant"]
+    if cell.table == BACKBONE_TABLE:
+        backbone = cell.row
+    elif cell.table in VARIANT_TABLES:
+        variant = cell.row
+    return Question(
+        cell=cell,
+        dataset=dataset,
+        variant=variant,
+        backbone=backbone,
+        paper_backbone=backbone or PAPER_BACKBONE,
+        categories=(cell.row,) if cell.row in every else every,
+        settings=known["settings"] | (_content()["rows"][variant] if cell.method == OURS else {}),
+    )
+
+
+def is_mean(question: Question) -> bool:
+    """Whether the number is a mean over all categories: a line `mean`, or any line of Tables 4-7."""
+    return question.cell.row == MEAN or question.cell.table not in TABLES[:3]

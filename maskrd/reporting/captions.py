@@ -1,0 +1,163 @@
+"""Captions and notes: the caption of the configuration, then what the numbers at hand rest on."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from maskrd.experiment import PAPER_BACKBONE, Report
+from maskrd.paper import audit, errata, labels
+from maskrd.reporting.layout import Layout, paper_rows
+from maskrd.reporting.naming import (
+    GENERATED_DATASETS,
+    backbone_name,
+    enumerate_names,
+    metric_name,
+    row_name,
+    variant_name,
+)
+
+SCORES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
+NAMED = 4  # more categories than this are counted
+
+
+def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame) -> str:
+    """The caption in plain text: configured, then facts that can't go stale, since they come from the models."""
+    facts = [
+        _cells(report, layout),
+        *_settings(report, layout.has_reported, metrics),
+        _seeds(report),
+        *_coverage(report, layout),
+        _missing(metrics),
+        _generated(report),
+        _ranking(layout),
+    ]
+    return " ".join([f"{report.spec.caption.rstrip('. ')}.", *filter(None, facts)])
+
+
+def figure_facts(report: Report) -> str:
+    """What a figure rests on, one sentence after the other."""
+    return " ".join(filter(None, [*_settings(report), _seeds(report), _generated(report)]))
+
+
+def table_notes(report: Report, layout: Layout) -> list[str]:
+    """The configured note, then the errata that bear on the reported numbers shown."""
+    notes = [report.spec.note] if report.spec.note else []
+    if not layout.has_reported:
+        return notes
+    for erratum in errata(report.name):
+        # What was only spelt or counted wrongly needs no note; a statement in the text is no number shown here.
+        doubtful = erratum.certainty != "FOUND" and not erratum.where.startswith("Section")
+        if doubtful and (erratum.corrected or not erratum.column):
+            notes.append(f"Reported, {erratum.where}: {erratum.wrong} {erratum.reading}")
+    return [*notes, *_wrong_means(report, layout)]
+
+
+def _wrong_means(report: Report, layout: Layout) -> list[str]:
+    """Printed means that are shown though the printed entries average to something else."""
+    if layout.kind != "category" or set(layout.shown) != set(paper_rows(report)):
+        return []
+    corrected = {erratum.column for erratum in errata(report.name) if erratum.corrected}
+    wrong = [
+        f"{row.method} {row.printed} (entries: {row.recomputed})"
+        for row in audit.rows()
+        if row.table == report.name and row.metric in report.spec.metrics
+        if row.difference and row.explained != "consistent" and (row.method, row.metric) not in corrected
+    ]
+    return [f"Printed means that differ from the mean of the printed entries: {', '.join(wrong)}."] if wrong else []
+
+
+def _cells(report: Report, layout: Layout) -> str:
+    if layout.kind != "category" or len(report.spec.metrics) == 1:
+        return ""
+    return f"Cells: {'/'.join(metric_name(metric) for metric in report.spec.metrics)}."
+
+
+def _settings(report: Report, compared: bool = False, metrics: pd.DataFrame | None = None) -> list[str]:
+    """Backbone, epochs, image size, precision, image score; what is as usual stays unsaid."""
+    sentences = []
+    if getattr(report.spec, "rows", None) != "backbones":
+        backbones = {variant: report.backbones_of(variant)[0] for variant in report.spec.variants}
+        if set(backbones.values()) != {PAPER_BACKBONE}:
+            names = {variant: backbone_name(backbone) for variant, backbone in backbones.items()}
+            sentences.append(f"Backbone: {_by_variant(names)}.")
+        if compared and backbones.get("maskrd", PAPER_BACKBONE) != PAPER_BACKBONE:
+            sentences.append(f"Reported: {backbone_name(PAPER_BACKBONE)}.")
+    epochs, sizes, precisions, scores = (
+        {variant: _values(report, metrics, variant, key) for variant in report.spec.variants}
+        for key in ("epochs", "image_size", "precision", "score")
+    )
+    sentences.append(f"Training: {_by_variant(epochs)} epochs, {_by_variant(sizes)} px.")
+    if set(precisions.values()) != {"fp32"}:
+        sentences.append(f"Precision: {_by_variant(precisions)}.")
+    shows_scores = "image_auroc" in getattr(report.spec, "metrics", ())
+    if shows_scores and (report.spec.dataset == "cifar10" or set(scores.values()) != {"max"}):
+        sentences.append(f"Image score: {_by_variant({v: SCORES.get(score, score) for v, score in scores.items()})}.")
+    return sentences
+
+
+def _values(report: Report, metrics: pd.DataFrame | None, variant: str, key: str) -> str:
+    """A setting as the models of a variant record it, or else as it is configured."""
+    recorded = [] if metrics is None else metrics.loc[metrics["variant"] == variant, key].dropna().unique()
+    sections = (report.training[variant], report.evaluation[variant])
+    configured = next(getattr(section, key) for section in sections if hasattr(section, key))
+    return " or ".join(sorted(recorded)) or str(configured)
+
+
+def _by_variant(values: dict[str, str]) -> str:
+    """20, or 60 (Ours) and 20 (no FMM)."""
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    variants: dict[str, list[str]] = {}
+    for variant, value in values.items():
+        variants.setdefault(value, []).append(variant_name(variant))
+    return enumerate_names([f"{value} ({', '.join(names)})" for value, names in variants.items()])
+
+
+def _seeds(report: Report) -> str:
+    seeds = ", ".join(str(seed) for seed in report.seeds)
+    if len(report.seeds) == 1:
+        return f"Single run (seed {seeds})."
+    return f"Mean ± standard deviation over n = {len(report.seeds)} seeds ({seeds})."
+
+
+def _coverage(report: Report, layout: Layout) -> list[str]:
+    """How many of the paper's rows are there, and what the means of a line are over."""
+    sentences = []
+    printed = set(paper_rows(report))
+    shown = printed & set(layout.shown)
+    nouns = "classes" if report.spec.dataset in ("cifar10", "digits") else "categories"
+    if layout.has_reported and shown != printed:
+        rows = nouns if layout.kind == "category" else f"{layout.kind}s"
+        sentences.append(f"{len(shown)} of the paper's {len(printed)} {rows}.")
+        if layout.kind == "category":
+            sentences.append("The reported means are recomputed over the rows shown.")
+    if layout.kind == "category":
+        return sentences
+    means = _over(report.categories, nouns)
+    every = {category for members in labels().groups.values() for category in members}
+    if layout.has_reported and set(report.categories) != every:
+        return [*sentences, f"Reported: mean over the paper's {len(every)} categories; reproduced: {means}."]
+    return [*sentences, f"{means[0].upper()}{means[1:]}."]
+
+
+def _over(categories: Iterable[str], nouns: str) -> str:
+    names = [row_name(category) for category in categories]
+    if len(names) == 1:
+        return f"{names[0]} only"
+    return f"mean over {enumerate_names(names) if len(names) <= NAMED else f'{len(names)} {nouns}'}"
+
+
+def _missing(metrics: pd.DataFrame) -> str:
+    found = int(metrics["found"].sum())
+    return "" if found == len(metrics) else f"{found} of {len(metrics)} models: a dash is a model not run."
+
+
+def _generated(report: Report) -> str:
+    generated = report.spec.dataset in GENERATED_DATASETS
+    return "The data is generated: nothing here compares with the paper." if generated else ""
+
+
+def _ranking(layout: Layout) -> str:
+    if not any(cell.rank for cells in layout.cells for cell in cells):
+        return ""
+    return f"Best of each {'row' if layout.kind == 'category' else 'column'} bold, second underlined."

@@ -1,0 +1,194 @@
+"""From a table's cell to its models: what made a number, and the commands that make it again."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maskrd.errors import MaskrdError
+from maskrd.experiment import Experiment, Model, unknown_key
+from maskrd.reporting.naming import GENERATED_DATASETS
+from maskrd.reporting.runs import Run, read_run
+
+DETAILED = 3  # more models than this get one line each
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of a model are, as the rules of the workflow have them."""
+
+    experiment: Experiment
+    model: Model
+
+    @property
+    def results(self) -> Path:
+        return self.experiment.results
+
+    @property
+    def trained(self) -> Model:
+        """The model whose weights are used: variants that differ in evaluation only share one."""
+        return replace(self.model, variant=self.experiment.trained_as(self.model.dataset, self.model.variant))
+
+    def folder(self, model: Model) -> Path:
+        return self.results / "models" / model.path
+
+    @property
+    def weights(self) -> Path:
+        return self.folder(self.trained) / "model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.folder(self.trained) / "history.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder(self.model) / "metrics.json"
+
+    @property
+    def index(self) -> Path:
+        return self.results / "data" / self.model.dataset / f"{self.model.category}.json"
+
+    @property
+    def teacher(self) -> Path:
+        return self.results / "teachers" / f"{self.model.backbone}.safetensors"
+
+    @property
+    def data(self) -> Path:
+        dataset = self.model.dataset
+        made = self.results / "generated" if dataset in GENERATED_DATASETS else Path("data")
+        return self.experiment.datasets[dataset].path or made / dataset
+
+    def log(self, rule: str) -> Path:
+        return self.results / "logs" / rule / f"{self._job(rule)}.log"
+
+    @property
+    def benchmark(self) -> Path:
+        return self.results / "benchmarks" / "train" / f"{self._job('train')}.tsv"
+
+    @property
+    def state(self) -> Path:
+        return self.results / "state" / self._job("train")
+
+    def _job(self, rule: str) -> str:
+        return (self.trained if rule == "train" else self.model).path
+
+    def train_command(self) -> list[str]:
+        """What rule `train` runs, but for threads and jobs on a GPU, which Snakemake gives."""
+        recipe = self.experiment.recipe(self.model.dataset, self.trained.variant)
+        files = {"index": self.index, "data": self.data, "teacher": self.teacher}
+        made = {"model": self.weights, "history": self.history, "state": self.state}
+        settings = {"recipe": recipe.training_json(), "seed": self.model.seed}
+        return _command("train", files | settings | made | {"device": self.experiment.device})
+
+    def evaluate_command(self) -> list[str]:
+        """What rule `evaluate` runs, but for threads and jobs on a GPU."""
+        recipe = self.experiment.recipe(self.model.dataset, self.model.variant)
+        files = {"index": self.index, "data": self.data, "teacher": self.teacher, "model": self.weights}
+        recipes = {"recipe": recipe.training_json(), "evaluation": recipe.evaluation_json()}
+        made = {"metrics": self.metrics, "scores": self.metrics.with_name("scores.csv")}
+        return _command("evaluate", files | recipes | made | {"device": self.experiment.device})
+
+
+def _command(name: str, options: dict[str, object]) -> list[str]:
+    pairs = [[f"--{key}", str(value)] for key, value in options.items()]
+    return ["python", "-m", "maskrd", name, *(word for pair in pairs for word in pair)]
+
+
+def find_models(experiment: Experiment, name: str, cell: Sequence[str]) -> list[Model]:
+    """The models behind a table or figure, or behind the part of it that the words of `cell` name.
+
+    Each word is a category, variant, backbone or seed0, seed1, ...; `mean` is all categories. Raises MaskrdError for
+    a name that isn't there.
+    """
+    if name not in (*experiment.tables, *experiment.figures):
+        raise MaskrdError(unknown_key("tables", name, [*experiment.tables, *experiment.figures]))
+    models = list(experiment.report(name).models())
+    for word in cell:
+        if word != "mean":
+            chosen = [model for model in models if word in _words(model)]
+            if not chosen:
+                raise MaskrdError(unknown_key(name, word, sorted({known for m in models for known in _words(m)})))
+            models = chosen
+    return models
+
+
+def _words(model: Model) -> tuple[str, ...]:
+    return model.category, model.variant, model.backbone, f"seed{model.seed}"
+
+
+def explain(experiment: Experiment, name: str, cell: Sequence[str]) -> Iterator[str]:
+    """Lines of text: one for each model, and for up to three models all that is known of them."""
+    models = find_models(experiment, name, cell)
+    runs = [read_run(experiment.results / "models", model) for model in models]
+    done = sum(run is not None for run in runs)
+    yield f"{' '.join([name, *cell])}: {done} of {len(models)} models done, in {experiment.results / 'models'}"
+    for model, run in zip(models, runs, strict=True):
+        yield f"  {model.path}  {_metrics(run)}"
+    if len(models) > DETAILED:
+        yield f"Name one for all that is known of it: maskrd explain {name} {models[0].category} {models[0].variant}"
+        return
+    for model, run in zip(models, runs, strict=True):
+        yield ""
+        yield from _details(Places(experiment, model), run)
+
+
+def _metrics(run: Run | None) -> str:
+    if run is None:
+        return "not run"
+    return "  ".join(f"{metric} {value:.2f}" for metric, value in run.values.items() if value is not None)
+
+
+def _details(places: Places, run: Run | None) -> Iterator[str]:
+    yield places.model.path
+    facts = {} if run is None else _facts(places, run)
+    facts["metrics"] = _existing(places.metrics)
+    facts["scores"] = _existing(places.metrics.with_name("scores.csv"))
+    facts["model"] = _existing(places.weights)
+    facts["training curve"] = _existing(places.history)
+    facts["logs"] = f"{_existing(places.log('train'))}, {_existing(places.log('evaluate'))}"
+    facts["resources"] = _existing(places.benchmark)
+    yield from (f"  {key:15} {value}" for key, value in facts.items())
+    yield "  To make it again:"
+    yield f"    {shlex.join(places.train_command())}"
+    yield f"    {shlex.join(places.evaluate_command())}"
+
+
+def _facts(places: Places, run: Run) -> dict[str, str]:
+    training, evaluation = run.training, run.evaluation
+    facts = {
+        "values (%)": _metrics(run),
+        "seed": str(training["seed"]),
+        "recipe": _settings(training["recipe"]),
+        "evaluation": _settings(evaluation["recipe"]),
+        "images": f"{training['images']} for training, {evaluation['images']} for testing",
+        "epochs": f"{training['epochs']}, {training['parameters']:,} parameters",
+        "seconds": f"{training['seconds']} for training, {evaluation['seconds']} for testing",
+        "device": f"{training['device']}; testing: {evaluation['device']}",
+        "versions": ", ".join(f"{name} {training[name]}" for name in ("maskrd", "torch", "python")),
+        "git commit": training.get("commit") or "not recorded",
+    }
+    for name in ("data", "teacher", "weights"):
+        facts[f"{name} sha256"] = training[f"{name}_sha256"]
+    facts["model sha256"] = evaluation["model_sha256"]
+    changed = _changed(places, run)
+    if changed:
+        facts["now configured"] = f"{changed}: the commands below train another model"
+    return facts
+
+
+def _settings(recipe: dict) -> str:
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in recipe.items())
+
+
+def _changed(places: Places, run: Run) -> str:
+    """Settings of the configuration that differ from those the model records."""
+    wanted = places.experiment.recipe(places.model.dataset, places.trained.variant).training.model_dump(mode="json")
+    trained = run.training["recipe"]
+    if wanted["precision"] == "auto":
+        wanted["precision"] = trained.get("precision")
+    return ", ".join(f"{key} {json.dumps(wanted[key])}" for key in trained if wanted.get(key) != trained[key])
+
+
+def _existing(path: Path) -> str:
+    return str(path) if path.exists() else f"{path} (not there)"

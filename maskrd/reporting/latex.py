@@ -1,0 +1,111 @@
+"""LaTeX of a laid out table. Needs the packages booktabs, amssymb, graphicx and multirow."""
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+import pandas as pd
+
+from maskrd.reporting.layout import Cell, Layout, Row
+from maskrd.reporting.naming import metric_name
+
+# Characters that a line of article holds, roughly; wider tables are scaled down to the text's width.
+TEXT_WIDTH = 64
+PLUS_MINUS = r"$\pm$"  # the character itself asks for fonts that small TeX installations lack
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX, AUROC_AD with its subscript. pandas has the escaping, but only inside of tables."""
+    cell = pd.DataFrame([text]).style.hide().hide(axis="columns").format(escape="latex")
+    escaped = cell.to_string().rstrip("\n").replace("±", PLUS_MINUS)
+    return re.sub(r"\bAUROC\\_(\w+)", r"AUROC\\textsubscript{\1}", escaped)
+
+
+def render(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str:
+    """A `table` environment labelled `tab:NAME`; `caption` and `notes` are plain text."""
+    lines = [r"\begin{table}[t]", r"\centering", f"\\caption{{{escape(caption)}}}", f"\\label{{tab:{name}}}"]
+    lines.append(r"\par\smallskip")
+    tabular = _tabular(layout)
+    lines.append(f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}" if _width(layout) > TEXT_WIDTH else tabular)
+    if notes:
+        text = "\\par\n".join(escape(note) for note in notes)
+        lines.append(f"\\par\\smallskip\\parbox{{\\textwidth}}{{\\footnotesize\n{text}}}")
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _tabular(layout: Layout) -> str:
+    grouped = any(row.block for row in layout.rows)
+    stub = "c" * len(layout.mark_columns) or "l"
+    text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(_spans(layout))}}}", r"\toprule"]
+    text += _header(layout, [""] * grouped)
+    lines = zip(layout.rows, layout.cells, strict=True)
+    for (block, _), members in groupby(lines, key=lambda line: (line[0].block, line[0].is_mean)):
+        members = list(members)
+        groups = [f"\\multirow{{{len(members)}}}{{*}}{{{escape(block)}}}" if block else ""] + [""] * len(members)
+        text.append(r"\midrule")
+        for (row, cells), group in zip(members, groups, strict=False):
+            text.append(_join([group] * grouped + _stub(layout, row) + _texts(layout, cells)))
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}"])
+
+
+def _header(layout: Layout, first: list[str]) -> list[str]:
+    stub = first + [escape(name) for name in layout.mark_columns or (layout.kind.capitalize(),)]
+    if layout.kind == "category":
+        return [_join(stub + [_heading(layout.columns[span[0]].heading) for span in _spans(layout)])]
+    metrics = [escape(metric_name(metric)) for metric in dict.fromkeys(column.metric for column in layout.columns)]
+    if not layout.has_reported:
+        return [_join(stub + metrics)]
+    starts = range(len(stub) + 1, len(stub) + 2 * len(metrics), 2)
+    return [
+        _join([""] * len(stub) + [f"\\multicolumn{{2}}{{c}}{{{metric}}}" for metric in metrics]),
+        " ".join(f"\\cmidrule(lr){{{start}-{start + 1}}}" for start in starts),
+        _join(stub + [column.heading for column in layout.columns]),
+    ]
+
+
+def _heading(method: str) -> str:
+    """Ours (reported) in two lines: width is what these tables lack."""
+    name, _, source = method.partition(" (")
+    return f"\\shortstack{{{escape(name)}\\\\({source}}}" if source else escape(name)
+
+
+def _stub(layout: Layout, row: Row) -> list[str]:
+    """What names a row: its check marks where the paper has them, else its name."""
+    return [r"\checkmark" if mark in row.marked else "" for mark in layout.mark_columns] or [escape(row.name)]
+
+
+def _texts(layout: Layout, cells: Sequence[Cell]) -> list[str]:
+    return ["/".join(_cell(cells[place]) for place in span) for span in _spans(layout)]
+
+
+def _spans(layout: Layout) -> list[list[int]]:
+    """The columns that share a cell: the metrics of one method, as in 99.3/98.1."""
+    places = range(len(layout.columns))
+    if layout.kind != "category":
+        return [[place] for place in places]
+    return [list(span) for _, span in groupby(places, key=lambda place: layout.columns[place].heading)]
+
+
+def _cell(cell: Cell) -> str:
+    text = cell.text(plus_minus=PLUS_MINUS, dash="--")
+    return {0: text, 1: f"\\textbf{{{text}}}", 2: f"\\underline{{{text}}}"}[cell.rank]
+
+
+def _width(layout: Layout) -> int:
+    """Characters of the longest row as read, headings included."""
+    widths = [
+        max(
+            max(map(len, layout.columns[span[0]].heading.split())),
+            *(sum(len(cells[place].text()) + 1 for place in span) for cells in layout.cells),
+        )
+        for span in _spans(layout)
+    ]
+    stub = [len(mark) for mark in layout.mark_columns] or [
+        max(len(row.name) for row in layout.rows),
+        max(len(row.block) for row in layout.rows),
+    ]
+    return sum(width + 2 for width in widths + stub)
+
+
+def _join(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

@@ -1,0 +1,193 @@
+"""A table as rows, columns and cells, before it is written in any format."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
+from statistics import fmean
+
+import pandas as pd
+
+from maskrd.experiment import Report
+from maskrd.paper import MEAN, OURS, TABLES, Marks, labels, methods, printed, rows
+from maskrd.reporting.collect import summarise
+from maskrd.reporting.naming import backbone_name, row_name, variant_name
+
+REPORTED, REPRODUCED = "reported", "reproduced"
+DASH = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in percent; `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, else 0."""
+
+    value: float | None = None
+    sd: float | None = None
+    decimals: int = 1
+    rank: int = 0
+
+    def shown(self, number: float) -> Decimal:
+        """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
+        return Decimal(str(number)).quantize(Decimal(1).scaleb(-self.decimals), ROUND_HALF_UP)
+
+    def text(self, plus_minus: str = "±", dash: str = DASH) -> str:
+        if self.value is None:
+            return dash
+        spread = "" if self.sd is None else f" {plus_minus} {self.shown(self.sd)}"
+        return f"{self.shown(self.value)}{spread}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`heading` is a method (rows of categories), or reported / reproduced (rows of variants or backbones)."""
+
+    heading: str
+    metric: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """`block`: the group of a category, or "". `marked`: the columns with a check mark."""
+
+    name: str
+    block: str = ""
+    marked: tuple[str, ...] = ()
+    is_mean: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`cells` has one tuple for each row, one cell for each column. `shown` are the identifiers of the rows."""
+
+    kind: str
+    rows: tuple[Row, ...]
+    shown: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    mark_columns: tuple[str, ...] = ()
+
+    @property
+    def has_reported(self) -> bool:
+        return any(column.source == REPORTED for column in self.columns)
+
+
+def build_layout(report: Report, metrics: pd.DataFrame) -> Layout:
+    """Lay out a table of the report; `metrics` is what `read_metrics` returns.
+
+    Best and second are ranked as shown, equal numbers sharing a rank: along each row of categories among reported
+    and reproduced together, down each column of variants or backbones for itself.
+    """
+    return _category_layout(report, metrics) if report.spec.rows == "categories" else _line_layout(report, metrics)
+
+
+def paper_rows(report: Report) -> tuple[str, ...]:
+    """The rows, without the mean, of the printed table that the report answers; none if it answers none."""
+    answered = report.name in TABLES and report.spec.dataset == ("cifar10" if report.name == "table2" else "mvtec_ad")
+    return tuple(row for row in rows(report.name) if row != MEAN) if answered else ()
+
+
+def _category_layout(report: Report, metrics: pd.DataFrame) -> Layout:
+    block_of = {category: block for block, members in labels().groups.items() for category in members}
+    categories = report.categories
+    if all(category in block_of for category in categories):
+        categories = tuple(sorted(categories, key=lambda category: list(labels().groups).index(block_of[category])))
+    else:
+        block_of = {}
+    columns = {**_reported_columns(report, categories), **_reproduced_columns(report, categories, metrics)}
+    return Layout(
+        kind="category",
+        rows=(*(Row(row_name(c), block_of.get(c, "")) for c in categories), Row(row_name(MEAN), is_mean=True)),
+        shown=categories,
+        columns=tuple(columns),
+        cells=tuple(_rank_along(tuple(columns), line) for line in zip(*columns.values(), strict=True)),
+    )
+
+
+def _reported_columns(report: Report, categories: Sequence[str]) -> dict[Column, list[Cell]]:
+    """Each printed method and metric, from the first category to the mean; none if no category is printed."""
+    if not set(categories) & set(paper_rows(report)):
+        return {}
+    whole = set(categories) == set(paper_rows(report))
+    columns = {}
+    for method in methods(report.name):
+        for metric in report.spec.metrics:
+            cells = _printed_cells(report.name, method, metric)
+            if cells:
+                entries = [cells.get(category, Cell()) for category in categories]
+                heading = f"{OURS} ({REPORTED})" if method == OURS else method
+                columns[Column(heading, metric, REPORTED)] = [*entries, cells[MEAN] if whole else _mean_cell(entries)]
+    return columns
+
+
+def _printed_cells(table: str, method: str, metric: str) -> dict[str, Cell]:
+    """Row -> printed number. A column printed in whole numbers stays so: a decimal place would be made up."""
+    column = [cell for cell in printed(table) if (cell.method, cell.metric) == (method, metric)]
+    decimals = 1 if any("." in cell.text for cell in column) else 0
+    return {cell.row: Cell(cell.value, decimals=decimals) for cell in column}
+
+
+def _mean_cell(cells: Sequence[Cell]) -> Cell:
+    values = [cell.value for cell in cells]
+    return replace(cells[0], value=None if None in values else fmean(values))
+
+
+def _reproduced_columns(report: Report, categories: Sequence[str], metrics: pd.DataFrame) -> dict[Column, list[Cell]]:
+    columns = {}
+    for variant in report.spec.variants:
+        for metric in report.spec.metrics:
+            entries = summarise(metrics, ["variant", "category"], metric)
+            cells = [_cell(entries.loc[(variant, category)]) for category in categories]
+            mean = _cell(summarise(metrics, ["variant"], metric).loc[variant])
+            columns[Column(f"{variant_name(variant)} ({REPRODUCED})", metric, REPRODUCED)] = [*cells, mean]
+    return columns
+
+
+def _line_layout(report: Report, metrics: pd.DataFrame) -> Layout:
+    """One line for each variant or backbone; reported and reproduced side by side for each metric."""
+    kind = report.spec.rows.removesuffix("s")
+    lines = report.backbones if kind == "backbone" else report.spec.variants
+    name = backbone_name if kind == "backbone" else variant_name
+    marks = labels().marks.get(report.name, Marks((), {}))
+    if not set(lines) <= set(marks.rows):
+        marks = Marks((), {})
+    columns: dict[Column, list[Cell]] = {}
+    for metric in report.spec.metrics:
+        if set(lines) & set(paper_rows(report)):
+            cells = _printed_cells(report.name, OURS, metric)
+            columns[Column(REPORTED, metric, REPORTED)] = _rank([cells.get(line, Cell()) for line in lines])
+        means = summarise(metrics, [kind], metric)
+        columns[Column(REPRODUCED, metric, REPRODUCED)] = _rank([_cell(means.loc[line]) for line in lines])
+    return Layout(
+        kind=kind,
+        rows=tuple(Row(name(line), marked=marks.rows.get(line, ())) for line in lines),
+        shown=lines,
+        columns=tuple(columns),
+        cells=tuple(zip(*columns.values(), strict=True)),
+        mark_columns=marks.columns,
+    )
+
+
+def _cell(summary: pd.Series) -> Cell:
+    if pd.isna(summary["mean"]):
+        return Cell()
+    return Cell(summary["mean"], None if pd.isna(summary["sd"]) else summary["sd"])
+
+
+def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Rank a row's cells, each metric for itself."""
+    ranked = list(line)
+    for metric in {column.metric for column in columns}:
+        places = [place for place, column in enumerate(columns) if column.metric == metric]
+        for place, cell in zip(places, _rank([line[place] for place in places]), strict=True):
+            ranked[place] = cell
+    return tuple(ranked)
+
+
+def _rank(cells: Iterable[Cell]) -> list[Cell]:
+    """Mark best and second; a number without a competitor is not best of anything."""
+    cells = list(cells)
+    numbers = [cell.shown(cell.value) for cell in cells if cell.value is not None]
+    ranks = {number: rank for rank, number in enumerate(sorted(set(numbers), reverse=True)[:2], start=1)}
+    if len(numbers) < 2:
+        return cells
+    return [cell if cell.value is None else replace(cell, rank=ranks.get(cell.shown(cell.value), 0)) for cell in cells]

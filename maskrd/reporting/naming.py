@@ -1,0 +1,48 @@
+"""What a reader sees in place of the project's identifiers: the paper's spelling where it has one."""
+
+import re
+
+from maskrd.paper import OURS, labels
+
+GENERATED_DATASETS = ("demo", "digits")
+
+# Modules, methods and datasets inside the names of variants.
+SPELLING = {
+    "cifar10": "CIFAR-10",
+    "fmm": "FMM",
+    "mkd": "MKD",
+    "msfd": "MSFD",
+    "rd": "RD",
+    "scconv": "SCConv",
+    "scsatt": "SCSAtt",
+    "simam": "SimAM",
+    "stpm": "STPM",
+}
+
+
+def row_name(identifier: str) -> str:
+    """A category or `mean`: `metal_nut` is Metal nut, `automobile` the paper's Car."""
+    return labels().rows.get(identifier) or identifier.replace("_", " ").capitalize()
+
+
+def backbone_name(backbone: str) -> str:
+    """`demo_resnet18` is a small network of ours, no ResNet18: it stays apart as Demo ResNet18."""
+    name = labels().rows.get(backbone.removeprefix("demo_")) or backbone.removeprefix("demo_").upper()
+    return f"Demo {name}" if backbone.startswith("demo_") else name
+
+
+def variant_name(variant: str) -> str:
+    """`maskrd` is Ours, `stpm` STPM, `no_fmm` no FMM, `layers_1_2` layers 1+2."""
+    if variant == "maskrd":
+        return OURS
+    words = " ".join(SPELLING.get(word, word) for word in variant.split("_"))
+    return re.sub(r"(?<=\d) (?=\d)", "+", words)
+
+
+def metric_name(metric: str) -> str:
+    """The paper's AUROC_AD, AUROC_AL and PRO; what the paper doesn't print in words."""
+    return labels().metrics.get(metric) or {"pro_per_image": "PRO per image"}[metric]
+
+
+def enumerate_names(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

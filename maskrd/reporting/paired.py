@@ -1,0 +1,91 @@
+"""Ablations as paired differences: the same category and seed with and without a module."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+
+from maskrd.experiment import Model, Report
+from maskrd.files import atomic_path
+from maskrd.reporting.runs import Run, read_run
+from maskrd.reporting.verdict import estimate
+
+FULL = "maskrd"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """variant - reference in percentage points, with its 95 % interval; the fields are the CSV's columns.
+
+    `pairs` of the `expected` categories x seeds were run with both. A category's differences are first averaged over
+    its seeds; the interval is Student's t over the categories, whose differences vary by chance and by category.
+    With one category it is over the seeds. `unit` says which. `beyond_noise` is yes if the interval leaves out 0,
+    else no. A single difference has no interval.
+    """
+
+    variant: str
+    reference: str
+    metric: str
+    pairs: int
+    expected: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    beyond_noise: str = ""
+
+
+def paired_differences(report: Report, models: Path) -> Iterator[Difference]:
+    """Every variant of a table against the full method, or against the table's last variant if it lacks that.
+
+    Reads {models}/{model.path}/metrics.json. Raises MaskrdError for a file that can't be read.
+    """
+    runs = {model: read_run(models, model) for model in report.models()}
+    reference = FULL if FULL in report.spec.variants else report.spec.variants[-1]
+    expected = len(report.categories) * len(report.seeds)
+    for variant in report.spec.variants:
+        for metric in report.spec.metrics:
+            if variant != reference:
+                found = _by_category(report, runs, variant, reference, metric)
+                pairs = sum(len(differences) for differences in found)
+                yield Difference(variant, reference, metric, pairs, expected, *_summary(found))
+
+
+def _by_category(
+    report: Report, runs: dict[Model, Run | None], variant: str, reference: str, metric: str
+) -> list[list[float]]:
+    """The differences of each category's seeds; categories without any are left out."""
+
+    def value(name: str, category: str, seed: int) -> float | None:
+        run = runs[Model(report.spec.dataset, category, name, report.backbones_of(name)[0], seed)]
+        return None if run is None else run.values[metric]
+
+    pairs = [
+        [(value(variant, category, seed), value(reference, category, seed)) for seed in report.seeds]
+        for category in report.categories
+    ]
+    found = [[one - other for one, other in seeds if one is not None and other is not None] for seeds in pairs]
+    return [differences for differences in found if differences]
+
+
+def _summary(by_category: Sequence[Sequence[float]]) -> tuple:
+    """difference, low, high, unit, beyond_noise"""
+    if not by_category:
+        return ()
+    several = len(by_category) > 1
+    found = estimate([fmean(seeds) for seeds in by_category] if several else by_category[0])
+    if found.n == 1:
+        return (found.mean,)
+    beyond = "yes" if found.low > 0 or found.high < 0 else "no"
+    return found.mean, found.low, found.high, "categories" if several else "seeds", beyond
+
+
+def write_paired(report: Report, models: Path, path: Path) -> None:
+    """Write `paired_differences` as CSV, with two decimals."""
+    rows = list(paired_differences(report, models))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Difference))
+        for row in rows:
+            writer.writerow(f"{value:.2f}" if isinstance(value, float) else value for value in astuple(row))

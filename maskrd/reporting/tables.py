@@ -1,0 +1,44 @@
+"""Tables of the paper and the user's own, as CSV and LaTeX, from the metrics.json files of their models."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from maskrd.experiment import Report
+from maskrd.files import atomic_path, write_text
+from maskrd.reporting.captions import table_caption, table_notes
+from maskrd.reporting.collect import read_metrics
+from maskrd.reporting.latex import render
+from maskrd.reporting.layout import Column, Layout, build_layout
+
+
+def write_table(report: Report, models: Path, csv: Path, tex: Path) -> None:
+    """Write a table of `report` from {models}/{model.path}/metrics.json.
+
+    Values are percentages with one decimal, with several seeds mean ± standard deviation; a model without
+    metrics.json is a dash. LaTeX prints the best in bold and underlines the second, ranked as `build_layout` says.
+    Raises MaskrdError for a metrics.json that can't be read.
+    """
+    metrics = read_metrics(report, models)
+    layout = build_layout(report, metrics)
+    with atomic_path(csv) as temporary:
+        csv_frame(layout).to_csv(temporary, encoding="utf-8", index=False)
+    write_text(tex, render(layout, report.name, table_caption(report, layout, metrics), table_notes(report, layout)))
+
+
+def csv_frame(layout: Layout) -> pd.DataFrame:
+    """The table as text: names of rows, check marks ("x" or empty), then a column for each method and metric."""
+    frame = {layout.kind: [row.name for row in layout.rows]}
+    for mark in layout.mark_columns:
+        frame[mark] = ["x" if mark in row.marked else "" for row in layout.rows]
+    for column, cells in zip(layout.columns, zip(*layout.cells, strict=True), strict=True):
+        frame[csv_heading(layout, column)] = [cell.text() for cell in cells]
+    return pd.DataFrame(frame)
+
+
+def csv_heading(layout: Layout, column: Column) -> str:
+    """RD, or with several metrics RD aupro; aupro reported for rows of variants or backbones."""
+    if layout.kind != "category":
+        return f"{column.metric} {column.heading}"
+    several = len({column.metric for column in layout.columns}) > 1
+    return f"{column.heading} {column.metric}" if several else column.heading

@@ -1,0 +1,224 @@
+"""Is a printed number reproduced? The verdict on every number that models at hand can answer.
+
+A verdict compares an interval with a band: the band is the printed number +/- 0.5 percentage points, the interval is
+the 95 % confidence interval of the mean over seeds (Student's t). A mean over categories is taken for each seed first,
+and only where all of the paper's categories were run. With one seed there is no interval: the point decides.
+
+- reproduced: the interval lies within the band, ends included;
+- lower, higher: the interval lies wholly below or above the band;
+- inconclusive: the interval reaches over an end of the band, so that more seeds could decide either way;
+- not comparable: the models were trained otherwise than the printed number claims (another backbone, fewer epochs, ...;
+  `conditions` says how). The difference is shown, but it is no evidence for or against the paper;
+- not run: no model at hand answers the number; for a mean, not all categories were run for any seed;
+- not known: the paper's number can't be told from print (Table 2).
+
+Only the paper's datasets are looked at, so nothing on generated data is ever called reproduced.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.special import stdtrit
+
+from maskrd.experiment import Model
+from maskrd.files import atomic_path
+from maskrd.paper import OURS, TABLES, audit
+from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
+from maskrd.paper.settings import Question, is_mean, published_images, questions
+from maskrd.reporting.naming import backbone_name
+from maskrd.reporting.runs import Run, read_run
+
+BAND = 0.5  # percentage points around a printed number
+REPRODUCED, LOWER, HIGHER, INCONCLUSIVE = "reproduced", "lower", "higher", "inconclusive"
+NOT_COMPARABLE, NOT_RUN, NOT_KNOWN = "not comparable", "not run", "not known"
+VERDICTS = (REPRODUCED, LOWER, HIGHER, INCONCLUSIVE, NOT_COMPARABLE, NOT_RUN, NOT_KNOWN)
+
+Runs = Mapping[tuple[str, int], Run]  # (category, seed)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over n seeds in percent, and its 95 % interval: for one seed the point itself, without sd."""
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One printed number and the verdict on it; percent and percentage points. The fields are verdict.csv's columns.
+
+    `difference` is reproduced - reported. `conditions` names first what makes a number not comparable, then remarks.
+    """
+
+    table: str
+    method: str
+    row: str
+    metric: str
+    reported: float | None
+    reproduced: float | None
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+    difference: float | None
+    verdict: str
+    runs: str
+    conditions: str
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation (n - 1) and Student's 95 % interval of one value for each seed."""
+    mean, n = fmean(values), len(values)
+    if n == 1:
+        return Estimate(mean, None, 1, mean, mean)
+    sd = stdev(values)
+    margin = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
+    return Estimate(mean, sd, n, mean - margin, mean + margin)
+
+
+def judge(reported: float, found: Estimate) -> str:
+    """Compare the interval with the band, as the module's head defines it."""
+    # Both are computed in binary: 99.1 - 98.6 must be no more than 0.5.
+    low, high = round(found.low - reported, 9), round(found.high - reported, 9)
+    if low >= -BAND and high <= BAND:
+        return REPRODUCED
+    if high < -BAND:
+        return LOWER
+    return HIGHER if low > BAND else INCONCLUSIVE
+
+
+def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
+    """The verdict on every printed number of the paper's method, and of the baselines of which some model was run.
+
+    Reads {models}/{model.path}/metrics.json of the paper's datasets. `backbone` is the configured one, of all tables
+    but Table 4. Raises MaskrdError for a file that can't be read.
+    """
+    cache: dict[Model, Run | None] = {}
+
+    def find(model: Model) -> Run | None:
+        if model not in cache:
+            cache[model] = read_run(models, model)
+        return cache[model]
+
+    rows = []
+    for question in questions():
+        runs = {}
+        for category in question.categories:
+            for seed in seeds:
+                model = Model(question.dataset, category, question.variant, question.backbone or backbone, seed)
+                run = find(model)
+                if run and run.values[question.cell.metric] is not None:
+                    runs[category, seed] = run
+        rows.append(_row(question, runs, seeds))
+    retrained = {(row.table, row.method) for row in rows if row.verdict != NOT_RUN}
+    return [row for row in rows if row.method == OURS or (row.table, row.method) in retrained]
+
+
+def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
+    cell = question.cell
+    values = _complete(question, runs, seeds)
+    row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, *[None] * 2, 0, *[None] * 3, NOT_RUN, "", "")
+    if not values:
+        categories = {category for category, _ in runs}
+        partly = f"{len(categories)} of {len(question.categories)} categories run: no mean" if categories else ""
+        return replace(row, conditions=partly)
+    found = estimate(values)
+    differing = list(dict.fromkeys(text for run in runs.values() for text in _differing(question, run)))
+    remarks = [*dict.fromkeys(text for run in runs.values() for text in _remarks(run)), *_misprint(question)]
+    verdict = NOT_KNOWN if cell.value is None else NOT_COMPARABLE if differing else judge(cell.value, found)
+    return replace(
+        row,
+        reproduced=found.mean,
+        sd=found.sd,
+        n=found.n,
+        low=None if found.n == 1 else found.low,
+        high=None if found.n == 1 else found.high,
+        difference=None if cell.value is None else found.mean - cell.value,
+        verdict=verdict,
+        runs="single run" if found.n == 1 else f"{found.n} seeds",
+        conditions="; ".join([*differing, *remarks]),
+    )
+
+
+def _complete(question: Question, runs: Runs, seeds: Sequence[int]) -> list[float]:
+    """One value for each seed with which all the question's categories were run: their mean."""
+    values = []
+    for seed in seeds:
+        found = [runs[category, seed] for category in question.categories if (category, seed) in runs]
+        if len(found) == len(question.categories):
+            values.append(fmean(run.values[question.cell.metric] for run in found))
+    return values
+
+
+def _differing(question: Question, run: Run) -> list[str]:
+    """What was otherwise than the printed number claims; each entry makes it not comparable.
+
+    A setting that the run doesn't record is one that the package didn't have yet: it was fixed at the paper's value.
+    """
+    texts = []
+    if run.model.backbone != question.paper_backbone:
+        texts.append(f"{backbone_name(run.model.backbone)} instead of {backbone_name(question.paper_backbone)}")
+    recipe = run.training["recipe"]
+    for key, wanted in question.settings.items():
+        if recipe.get(key, wanted) != wanted:
+            texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
+    published = published_images(run.model.dataset, run.model.category)
+    if run.evaluation.get("images") != published:
+        texts.append(f"{run.evaluation.get('images')} test images of {run.model.category} instead of {published}")
+    return texts
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
+
+
+def _remarks(run: Run) -> list[str]:
+    """What a reader should know though the paper doesn't settle it."""
+    precision = run.training["recipe"].get("precision", "fp32")
+    return [] if precision == "fp32" else [f"precision {precision}"]
+
+
+def _misprint(question: Question) -> list[str]:
+    """A printed mean that doesn't follow from the printed entries."""
+    cell = question.cell
+    return [
+        f"printed mean; the printed entries give {row.recomputed}"
+        for row in audit.rows()
+        if is_mean(question) and (row.table, row.method, row.metric) == (cell.table, cell.method, cell.metric)
+        if row.difference and row.explained not in ("consistent", "truncated", "rounding")
+    ]
+
+
+def reproduced_claims(rows: Iterable[Row]) -> list[ClaimResult]:
+    """The paper's claims judged with reproduced numbers in place of its own, table by table.
+
+    Tables without a reproduced number are left out. `numbers` says under what conditions they were made.
+    """
+    results = []
+    for table in TABLES:
+        own = [row for row in rows if (row.table, row.method) == (table, OURS) and row.reproduced is not None]
+        if own:
+            numbers = with_ours(table, {(row.row, row.metric): row.reproduced for row in own})
+            conditions = dict.fromkeys(row.conditions for row in own if row.verdict == NOT_COMPARABLE)
+            label = f"reproduced ({' | '.join(conditions)})" if conditions else "reproduced"
+            results += [r for r in evaluate_claims({table: numbers}, label) if r.claim.table == table]
+    return results
+
+
+def write_verdict(rows: Iterable[Row], path: Path) -> None:
+    """Write verdict.csv: two decimals, empty where there is nothing."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Row))
+        for row in rows:
+            writer.writerow(f"{value:.2f}" if isinstance(value, float) else value for value in astuple(row))

@@ -1,0 +1,147 @@
+"""The verdict for the eye: a page in Markdown and a plot of reported against reproduced numbers."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from maskrd.files import atomic_path, write_text
+from maskrd.paper import OURS, TABLES
+from maskrd.reporting.naming import enumerate_names, metric_name, row_name, variant_name
+from maskrd.reporting.verdict import (
+    BAND,
+    HIGHER,
+    INCONCLUSIVE,
+    LOWER,
+    NOT_COMPARABLE,
+    NOT_KNOWN,
+    NOT_RUN,
+    REPRODUCED,
+    VERDICTS,
+    Row,
+)
+
+# Distinguishable with any colour vision (Okabe and Ito); what is no verdict is grey.
+COLORS = {
+    REPRODUCED: "#009e73",
+    LOWER: "#d55e00",
+    HIGHER: "#0072b2",
+    INCONCLUSIVE: "#e69f00",
+    NOT_COMPARABLE: "#999999",
+}
+INTRODUCTION = f"""# Reported and reproduced
+
+Each printed number is compared with the mean over seeds of the models at hand, in percent. **Reproduced**: the 95 %
+interval of that mean (Student's t over seeds) lies within ±{BAND} points of the printed number. **Lower**, **higher**:
+it lies wholly outside. **Inconclusive**: it reaches over the edge. With a single run there is no interval, the point
+decides, and it says so. **Not comparable**: the models were trained otherwise than the printed number claims, so that
+the difference is no evidence for or against it. **Not run**: no models at hand; a mean needs all of the paper's
+categories. Generated data never count. PRO is pooled over the test set; published numbers may be per image.
+"""
+
+
+def write_page(rows: Sequence[Row], plot: str, path: Path) -> None:
+    """Write the page; `plot` is the address of the image, relative to the page."""
+    own = [row for row in rows if row.method == OURS]
+    if all(row.verdict == NOT_RUN for row in own):
+        summary = "Nothing was run on the paper's data: no printed number is reproduced or refuted."
+    else:
+        summary = f"![Reported against reproduced]({plot})"
+    sections = [section(table, [row for row in rows if row.table == table]) for table in TABLES]
+    write_text(path, "\n".join([INTRODUCTION, summary, "", *sections]))
+
+
+def section(table: str, rows: Sequence[Row]) -> str:
+    sentences = [sentence(method, [row for row in rows if row.method == method]) for method in _methods(rows)]
+    shown = [row for row in rows if row.verdict != NOT_RUN or row.conditions]
+    return "\n".join([f"## {table.replace('table', 'Table ')}", "", " ".join(sentences), "", *_lines(shown)])
+
+
+def sentence(method: str, rows: Sequence[Row]) -> str:
+    """How a table's numbers of a method fared, with the largest departures and what made numbers incomparable."""
+    counts = Counter(row.verdict for row in rows)
+    parts = [f"{counts[verdict]} {verdict}{_worst(verdict, rows)}" for verdict in VERDICTS if counts[verdict]]
+    runs = " or ".join(sorted({row.runs for row in rows if row.runs}))
+    conditions = dict.fromkeys(row.conditions for row in rows if row.verdict == NOT_COMPARABLE)
+    facts = [runs.capitalize(), f"Not comparable: {' | '.join(conditions)}" if conditions else ""]
+    counted = f"{method}: of {len(rows)} printed numbers {enumerate_names(parts)}."
+    return " ".join([counted, *(f"{fact}." for fact in facts if fact)])
+
+
+def _worst(verdict: str, rows: Sequence[Row]) -> str:
+    if verdict not in (LOWER, HIGHER):
+        return ""
+    row = max((row for row in rows if row.verdict == verdict), key=lambda row: abs(row.difference))
+    return f" (most: {_name(row)} {metric_name(row.metric)}, {row.difference:+.1f})"
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield "| method | row | metric | reported | reproduced | 95 % interval | difference | verdict | conditions |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        reported = "?" if row.reported is None else f"{row.reported:.1f}"
+        verdict = f"{row.verdict} (single run)" if row.n == 1 else row.verdict
+        reproduced = difference = interval = ""
+        if row.reproduced is not None:
+            reproduced = f"{row.reproduced:.1f}" + ("" if row.sd is None else f" ± {row.sd:.1f} (n = {row.n})")
+        if row.difference is not None:
+            difference = f"{row.difference:+.1f}"
+        if row.low is not None and row.high is not None:
+            interval = f"{row.low:.1f} to {row.high:.1f}"
+        cells = [row.method, _name(row), metric_name(row.metric), reported, reproduced, interval, difference, verdict]
+        yield "| " + " | ".join([*cells, row.conditions]) + " |"
+    yield ""
+
+
+def _methods(rows: Sequence[Row]) -> list[str]:
+    """The paper's own method first."""
+    return sorted(dict.fromkeys(row.method for row in rows), key=lambda method: method != OURS)
+
+
+def _name(row: Row) -> str:
+    return variant_name(row.row) if row.table in TABLES[4:] else row_name(row.row)
+
+
+def write_plot(rows: Sequence[Row], png: Path, pdf: Path) -> None:
+    """Draw every reproduced number against the reported one, a panel for each metric; the PNG has 150 dpi."""
+    rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+        figure = draw(rows)
+        for path in (png, pdf):
+            with atomic_path(path) as temporary:
+                # Without a date equal plots are equal files.
+                metadata = {"CreationDate": None} if path == pdf else None
+                figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    figure = Figure(figsize=(4 * max(1, len(metrics)), 4.4), layout="constrained")
+    if not metrics:
+        figure.text(0.5, 0.5, "Nothing was run on the paper's data.", ha="center")
+        return figure
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        _draw_metric(axes, metric, [row for row in rows if row.metric == metric])
+    found = [verdict for verdict in COLORS if any(row.verdict == verdict for row in rows)]
+    handles = [figure.axes[0].plot([], [], "o", color=COLORS[verdict], label=verdict)[0] for verdict in found]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(found), frameon=False)
+    return figure
+
+
+def _draw_metric(axes: Axes, metric: str, rows: Sequence[Row]) -> None:
+    numbers = [number for row in rows for number in (row.reported, row.reproduced)]
+    ends = [min(numbers) - 1, max(numbers) + 1]
+    axes.fill_between(ends, [end - BAND for end in ends], [end + BAND for end in ends], color="0.9", lw=0)
+    axes.plot(ends, ends, color="0.6", lw=0.8)
+    for row in rows:
+        error = 0 if row.low is None else row.reproduced - row.low
+        marker = "o" if row.method == OURS else "s"
+        style = {"color": COLORS[row.verdict], "ms": 4, "elinewidth": 0.8, "capsize": 2, "alpha": 0.8}
+        axes.errorbar(row.reported, row.reproduced, yerr=error, fmt=marker, **style)
+    axes.set(xlim=ends, ylim=ends, aspect="equal", title=metric_name(metric))
+    axes.set(xlabel="reported (%)", ylabel="reproduced (%), 95 % interval")

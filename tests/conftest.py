@@ -1,0 +1,142 @@
+"""A tiny category, a tiny teacher and tiny recipes, from which any test trains a model in a second."""
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from maskrd.experiment import Evaluation, Training
+
+if TYPE_CHECKING:
+    from maskrd.training import Job
+
+# Before torch is imported: tests run beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[1]
+SIDE = 64  # pixels
+TINY = {"image_size": 32, "epochs": 3, "batch_size": 2, "msff_channels": 32, "precision": "fp32"}
+
+
+def write_image(path: Path, seed: int, spot: bool = False) -> None:
+    """Smooth stripes with noise; a spot is the defect that `write_mask` marks."""
+    rng = np.random.default_rng(seed)
+    stripes = 120 + 60 * np.sin(np.arange(SIDE) / 4 + rng.uniform(0, 6))[:, None, None]
+    image = stripes + rng.normal(0, 8, (SIDE, SIDE, 3))
+    if spot:
+        image[20:36, 24:44] = (230, 40, 60)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def write_mask(path: Path, side: int = SIDE) -> None:
+    mask = np.zeros((side, side), np.uint8)
+    mask[20:36, 24:44] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def write_category(root: Path, category: str = "bolt", masks: bool = True) -> Path:
+    """A category in MVTec AD's layout: 6 training images, 3 good ones, 2 defect types of 2 each."""
+    folder = root / category
+    for number in range(6):
+        write_image(folder / f"train/good/{number:03d}.png", seed=number)
+    for number in range(3):
+        write_image(folder / f"test/good/{number:03d}.png", seed=100 + number)
+    for seed, defect in enumerate(("crack", "stain"), start=2):
+        for number in range(2):
+            write_image(folder / f"test/{defect}/{number:03d}.png", seed=100 * seed + number, spot=True)
+            if masks:
+                write_mask(folder / f"ground_truth/{defect}/{number:03d}_mask.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def default_config() -> dict[str, Any]:
+    """config.yaml as it is in the repository; not to be changed."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def config(default_config: dict[str, Any]) -> dict[str, Any]:
+    """A copy of config.yaml to be changed."""
+    return copy.deepcopy(default_config)
+
+
+@pytest.fixture(scope="session")
+def recipe(default_config: dict[str, Any]) -> Callable[..., Training]:
+    """Settings of a training of seconds: config.yaml's, made tiny, then as the keywords say."""
+    return lambda **changes: Training.model_validate({**default_config["train"], **TINY, **changes})
+
+
+@pytest.fixture(scope="session")
+def evaluation(default_config: dict[str, Any]) -> Callable[..., Evaluation]:
+    return lambda **changes: Evaluation.model_validate({**default_config["evaluation"], **changes})
+
+
+@pytest.fixture
+def category(tmp_path: Path) -> Path:
+    """The folder of a fresh category `bolt`, to be damaged; its dataset's folder is `data`."""
+    return write_category(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset's folder with the category `bolt`; not to be changed."""
+    root = tmp_path_factory.mktemp("data")
+    write_category(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def index_file(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from maskrd.data.index import build_index
+
+    path = tmp_path_factory.mktemp("index") / "bolt.json"
+    build_index("demo", "bolt", data).write(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of random weights: no good one, but frozen and as fast as any of its size."""
+    import torch
+
+    from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid, init_weights
+    from maskrd.teacher import TeacherFile, save_teacher
+
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid(ARCHITECTURES["demo_resnet18"])
+    init_weights(pyramid)
+    path = tmp_path_factory.mktemp("teacher") / "demo_resnet18.safetensors"
+    save_teacher(pyramid, TeacherFile("demo_resnet18", "0" * 64), path)
+    return path
+
+
+@pytest.fixture
+def training_job(tmp_path: Path, data: Path, index_file: Path, teacher_file: Path, recipe) -> "Callable[..., Job]":
+    """Jobs with files below tmp_path: keywords of the recipe, `seed`, `name`, and any other field of Job."""
+    from maskrd.training import Job
+
+    def build(name: str = "model", seed: int = 0, cache_gb: float = 1, state_minutes: float = 60, **changes) -> Job:
+        files = {key: changes.pop(key) for key in ("index", "data", "teacher") if key in changes}
+        return Job(
+            **{"index": index_file, "data": data, "teacher": teacher_file, **files},
+            model=tmp_path / name / "model.safetensors",
+            history=tmp_path / name / "history.csv",
+            state=tmp_path / name / "state",
+            recipe=recipe(**changes),
+            seed=seed,
+            device="cpu",
+            threads=1,
+            cache_gb=cache_gb,
+            state_minutes=state_minutes,
+        )
+
+    return build

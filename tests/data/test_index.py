@@ -1,0 +1,274 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrd.data.changes import content_digest, image_folder, remember
+from maskrd.data.index import Index, build_index, load_image, load_mask
+from maskrd.data.samples import load_test, load_train
+from maskrd.errors import MaskrdError
+
+
+def index_bolt(category: Path) -> Index:
+    return build_index("mvtec_ad", "bolt", category.parent)
+
+
+def test_lists_splits_defects_and_masks(category):
+    index = index_bolt(category)
+    assert [entry.image for entry in index.train] == [f"train/good/{k:03d}.png" for k in range(6)]
+    assert [(entry.defect, entry.mask) for entry in index.test] == [
+        ("crack", "ground_truth/crack/000_mask.png"),
+        ("crack", "ground_truth/crack/001_mask.png"),
+        ("good", None),
+        ("good", None),
+        ("good", None),
+        ("stain", "ground_truth/stain/000_mask.png"),
+        ("stain", "ground_truth/stain/001_mask.png"),
+    ]
+    assert len(index.digests) == 6 + 7 + 4
+
+
+def test_is_the_same_for_the_same_files_wherever_they_lie(category, tmp_path):
+    index_bolt(category).write(tmp_path / "one.json")
+    copy = tmp_path / "elsewhere" / "bolt"
+    shutil.copytree(category, copy, copy_function=shutil.copyfile)  # without dates
+    build_index("mvtec_ad", "bolt", copy.parent, threads=3).write(tmp_path / "two.json")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert str(tmp_path) not in (tmp_path / "one.json").read_text()
+
+
+def test_survives_writing_and_reading(category, tmp_path):
+    index = index_bolt(category)
+    index.write(tmp_path / "index.json")
+    assert Index.read(tmp_path / "index.json") == index
+
+
+def test_small_files_of_desktops_are_ignored(category):
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (category / "train/good" / name).write_bytes(b"")
+    assert len(index_bolt(category).train) == 6
+
+
+def truncate(category: Path) -> None:
+    path = category / "train/good/003.png"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def put_text_for_an_image(category: Path) -> None:
+    (category / "test/crack/001.png").write_text("not an image")
+
+
+def empty_an_image(category: Path) -> None:
+    (category / "test/good/000.png").write_bytes(b"")
+
+
+def add_a_document(category: Path) -> None:
+    (category / "train/good/readme.txt").write_text("hello")
+
+
+def drop_a_mask(category: Path) -> None:
+    (category / "ground_truth/stain/001_mask.png").unlink()
+
+
+def truncate_a_mask(category: Path) -> None:
+    path = category / "ground_truth/stain/001_mask.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def shrink_a_mask(category: Path) -> None:
+    Image.new("L", (32, 48)).save(category / "ground_truth/crack/000_mask.png")
+
+
+def empty_training(category: Path) -> None:
+    for path in (category / "train/good").iterdir():
+        path.unlink()
+
+
+def leave_one_training_image(category: Path) -> None:
+    for path in sorted((category / "train/good").iterdir())[1:]:
+        path.unlink()
+
+
+def empty_test(category: Path) -> None:
+    shutil.rmtree(category / "test")
+    (category / "test/good").mkdir(parents=True)
+
+
+def drop(name: str):
+    def damage(category: Path) -> None:
+        shutil.rmtree(category / name if name else category)
+
+    return damage
+
+
+FAULTS = {
+    "truncated image": (truncate, ["train/good/003.png", "truncated", "Restore"]),
+    "text for an image": (put_text_for_an_image, ["test/crack/001.png", "cannot be read as an image", "Restore"]),
+    "empty file": (empty_an_image, ["test/good/000.png", "cannot be read as an image"]),
+    "document among images": (add_a_document, ["train/good/readme.txt", "not an image", "Move it"]),
+    "missing mask": (drop_a_mask, ["ground_truth/stain/001_mask.png", "missing", "Restore"]),
+    "truncated mask": (truncate_a_mask, ["ground_truth/stain/001_mask.png", "cannot be read as an image"]),
+    "mask of another size": (shrink_a_mask, ["ground_truth/crack/000_mask.png", "32x48", "64x64"]),
+    "no training images": (empty_training, ["bolt", "0 normal training image"]),
+    "one training image": (leave_one_training_image, ["bolt", "1 normal training image", "at least 2"]),
+    "no test images": (empty_test, ["bolt", "no test images"]),
+    "no folder test": (drop("test"), ["bolt/test", "missing", "train/good"]),
+    "no folder train": (drop("train"), ["bolt/train/good", "missing"]),
+    "category folder is gone": (drop(""), ["datasets.mvtec_ad.categories", "'bolt'"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_name_the_file_and_the_remedy(fault, category):
+    damage, words = FAULTS[fault]
+    damage(category)
+    with pytest.raises(MaskrdError) as error:
+        index_bolt(category)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_missing_dataset_folder_names_the_key(tmp_path):
+    with pytest.raises(MaskrdError, match=r"datasets\.mvtec_ad\.path.*does not exist.*Correct the path"):
+        build_index("mvtec_ad", "bolt", tmp_path / "nowhere")
+
+
+def test_unknown_category_names_those_present(category):
+    with pytest.raises(MaskrdError, match=r"'nut'.*bolt"):
+        build_index("mvtec_ad", "nut", category.parent)
+
+
+def test_without_ground_truth_there_are_no_masks(category):
+    shutil.rmtree(category / "ground_truth")
+    index = index_bolt(category)
+    assert not index.has_masks
+    samples = load_test(index, category.parent, 32)
+    assert samples.masks is None
+    assert samples.defective.sum() == 4
+
+
+def test_samples_are_resized_rgb_with_masks_in_the_order_of_the_index(category):
+    index = index_bolt(category)
+    samples = load_test(index, category.parent, 32, threads=2)
+    assert samples.images.shape == (7, 3, 32, 32)
+    assert samples.images.dtype == np.uint8
+    assert samples.masks.dtype == bool
+    np.testing.assert_array_equal(samples.masks.any((1, 2)), samples.defective)
+    np.testing.assert_array_equal(np.argwhere(samples.masks[0]).min(0), [10, 12])
+    np.testing.assert_array_equal(np.argwhere(samples.masks[0]).max(0), [17, 21])
+    reddish = samples.images[0][:, samples.masks[0]].mean(1)
+    assert reddish[0] > 2 * reddish[1]
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
+    for mode in ("L", "P", "RGBA", "LA", "1"):
+        Image.new(mode, (8, 8), 1).save(tmp_path / "image.png")
+        assert load_image((tmp_path / "image.png").read_bytes(), tmp_path, 8).shape == (3, 8, 8)
+
+
+def test_mask_is_true_above_one_half(tmp_path):
+    Image.fromarray(np.array([[0, 127], [128, 255]], np.uint8)).save(tmp_path / "mask.png")
+    mask = load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2)
+    np.testing.assert_array_equal(mask, [[False, False], [True, True]])
+
+
+def test_a_file_changed_after_indexing_is_refused(category):
+    index = index_bolt(category)
+    Image.new("RGB", (64, 64)).save(category / "train/good/002.png")
+    with pytest.raises(MaskrdError, match=r"train/good/002\.png: changed since.*index"):
+        load_train(index, category.parent, 32)
+
+
+def test_a_mask_changed_after_indexing_is_refused(category):
+    index = index_bolt(category)
+    Image.new("L", (64, 64)).save(category / "ground_truth/crack/000_mask.png")
+    with pytest.raises(MaskrdError, match=r"000_mask\.png: changed since"):
+        load_test(index, category.parent, 32)
+
+
+def test_a_file_gone_after_indexing_is_named(category):
+    index = index_bolt(category)
+    (category / "train/good/002.png").unlink()
+    with pytest.raises(MaskrdError, match=r"train/good/002\.png: No such file"):
+        load_train(index, category.parent, 32)
+
+
+@pytest.fixture
+def digest(category, tmp_path):
+    """The digest of the category now, as a new process would find it."""
+    memory = tmp_path / "memory.json"
+
+    def compute() -> str:
+        content_digest.cache_clear()
+        return content_digest(category, memory)
+
+    compute.memory = memory
+    return compute
+
+
+def test_touching_a_file_keeps_the_digest(category, digest):
+    remember(category, digest.memory)
+    before = digest()
+    os.utime(category / "train/good/000.png", (1, 1))
+    assert digest() == before
+
+
+def test_the_digest_is_the_same_with_and_without_memory(category, digest):
+    before = digest()
+    remember(category, digest.memory)
+    assert digest() == before
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
+def test_changed_content_changes_the_digest(category, digest, change):
+    remember(category, digest.memory)
+    before = digest()
+    path = category / "train/good/000.png"
+    if change == "edit":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1  # of the same size
+        path.write_bytes(content)
+    elif change == "add":
+        shutil.copy(path, category / "train/good/900.png")
+    elif change == "remove":
+        path.unlink()
+    else:
+        path.rename(category / "train/good/900.png")
+    assert digest() != before
+
+
+def test_unchanged_files_are_not_read_again(category, digest, monkeypatch):
+    remember(category, digest.memory)
+    read = []
+    monkeypatch.setattr("maskrd.data.changes.sha256_file", lambda path: read.append(path.name) or "0")
+    os.utime(category / "train/good/001.png", (1, 1))
+    digest()
+    assert read == ["001.png"]
+
+
+def test_a_folder_that_is_gone_has_the_remembered_digest(category, digest):
+    remember(category, digest.memory)
+    before = digest()
+    shutil.rmtree(category)
+    assert digest() == before
+
+
+def test_a_folder_never_seen_is_absent(category, digest):
+    shutil.rmtree(category)
+    assert digest() == "absent"
+
+
+def test_a_torn_memory_is_no_memory(category, digest):
+    before = digest()
+    remember(category, digest.memory)
+    digest.memory.write_text(json.dumps(json.loads(digest.memory.read_text()))[:50])
+    assert digest() == before
+
+
+def test_categories_of_an_archive_share_their_files(tmp_path):
+    assert image_folder("cifar10", "cat", tmp_path) == tmp_path
+    assert image_folder("mvtec_ad", "bolt", tmp_path) == tmp_path / "bolt"

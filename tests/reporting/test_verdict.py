@@ -1,0 +1,255 @@
+"""A number is called reproduced only if it is: under the paper's conditions, on its data, within the band."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskrd.errors import MaskrdError
+from maskrd.experiment import Experiment, Model
+from maskrd.paper import OURS, TABLES, printed, value
+from maskrd.paper.settings import paper_categories, published_images, questions
+from maskrd.reporting.verdict import estimate, judge, reproduced_claims, verdicts, write_verdict
+from maskrd.reporting.verdict_page import write_page, write_plot
+
+CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
+EXPERIMENT = Experiment.load(CONFIG)
+WIDE = "wide_resnet50_2"
+MVTEC = paper_categories("mvtec_ad")
+
+
+def put(
+    folder, category, values, *, dataset="mvtec_ad", variant="maskrd", backbone=WIDE, seed=0, images=None, **recipe
+):
+    """Write the metrics.json of a model with `values` in percent, by default as the paper would have trained it."""
+    path = folder / Model(dataset, category, variant, backbone, seed).path / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metrics = dict.fromkeys(("image_auroc", "pixel_auroc", "aupro", "pro_per_image"))
+    metrics |= {metric: percent / 100 for metric, percent in values.items()}
+    trained = EXPERIMENT.recipe("mvtec_ad", variant).training.model_dump(mode="json") | recipe
+    if images is None and dataset in ("mvtec_ad", "cifar10"):
+        images = published_images(dataset, category)
+    content = metrics | {"training": {"recipe": trained}, "evaluation": {"images": images}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def find(rows, table, row, metric="image_auroc", method=OURS):
+    return next(r for r in rows if (r.table, r.method, r.row, r.metric) == (table, method, row, metric))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([98.6], "reproduced"),  # the edge belongs to the band, though 99.1 - 98.6 > 0.5 in binary
+        ([99.6], "reproduced"),
+        ([98.59], "lower"),
+        ([99.61], "higher"),
+        ([99.0, 99.1, 99.2], "reproduced"),  # 99.1 +/- 0.25
+        ([98.9, 99.1, 99.3], "reproduced"),  # 99.1 +/- 0.497
+        ([98.8, 99.1, 99.4], "inconclusive"),  # 99.1 +/- 0.745: around the whole band
+        ([98.4, 98.5, 98.6], "inconclusive"),  # 98.5 +/- 0.25: over the lower edge
+        ([98.2, 98.3, 98.4], "lower"),  # 98.3 +/- 0.25
+        ([99.8, 99.9, 100.0], "higher"),
+        ([98.7, 98.7], "reproduced"),
+    ],
+)
+def test_verdict_compares_interval_and_band(values, verdict):
+    assert judge(99.1, estimate(values)) == verdict
+
+
+def test_interval_is_students():
+    found = estimate([1.0, 2.0, 3.0])
+    assert (found.mean, found.sd, found.n) == (2, 1, 3)
+    assert found.high - 2 == pytest.approx(4.302653 / 3**0.5)  # t table, 2 degrees of freedom
+    assert 2 - found.low == pytest.approx(found.high - 2)
+
+
+def test_without_models_every_printed_number_is_not_run(tmp_path):
+    rows = verdicts(tmp_path, WIDE, [0])
+    own = [cell for table in TABLES for cell in printed(table) if cell.method == OURS]
+    assert [(r.table, r.row, r.metric) for r in rows] == [(c.table, c.row, c.metric) for c in own]
+    assert {row.verdict for row in rows} == {"not run"}
+    assert reproduced_claims(rows) == []
+
+
+def test_generated_data_never_count(tmp_path):
+    for dataset in ("demo", "digits"):
+        for category in (*MVTEC, *paper_categories("cifar10")):
+            put(tmp_path, category, {"image_auroc": 99.1, "pixel_auroc": 98.5, "aupro": 95.9}, dataset=dataset)
+    assert {row.verdict for row in verdicts(tmp_path, WIDE, [0])} == {"not run"}
+
+
+def test_mvtec_by_name_only_is_not_comparable(tmp_path):
+    put(tmp_path, "bottle", {"image_auroc": 100}, images=12)
+    row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
+    assert (row.verdict, row.conditions) == ("not comparable", "12 test images of bottle instead of 83")
+
+
+def test_single_run_of_a_category(tmp_path):
+    put(tmp_path, "screw", {"image_auroc": 98.4, "pixel_auroc": 97.0, "aupro": 98.5})
+    rows = verdicts(tmp_path, WIDE, [0, 1, 2])
+    row = find(rows, "table1", "screw")  # 98.7 in print
+    assert (row.verdict, row.runs, row.n, row.sd, row.low, row.conditions) == (
+        "reproduced",
+        "single run",
+        1,
+        *[None] * 2,
+        "",
+    )
+    assert row.difference == pytest.approx(-0.3)
+    assert find(rows, "table3", "screw", "pixel_auroc").verdict == "lower"
+    mean = find(rows, "table1", "mean")
+    assert (mean.verdict, mean.reproduced) == ("not run", None)
+    assert mean.conditions == "1 of 15 categories run: no mean"
+
+
+def test_mean_is_taken_for_each_seed_first(tmp_path):
+    """Two categories that vary against each other: every seed has the same mean, whose sd is 0."""
+    for seed, shift in enumerate((-6.0, 0.0, 6.0)):
+        for place, category in enumerate(MVTEC):
+            sign = {0: 1, 1: -1}.get(place, 0)
+            put(tmp_path, category, {"image_auroc": 90 + sign * shift}, seed=seed)
+    rows = verdicts(tmp_path, WIDE, [0, 1, 2])
+    mean = find(rows, "table1", "mean")
+    assert (mean.n, mean.reproduced, mean.verdict) == (3, pytest.approx(90), "lower")
+    assert mean.sd == pytest.approx(0, abs=1e-9)
+    assert find(rows, "table1", MVTEC[0]).sd == pytest.approx(6)
+
+
+def test_a_mean_uses_complete_seeds_only(tmp_path):
+    for seed, number in enumerate((99.0, 50.0)):
+        for category in MVTEC[seed:]:
+            put(tmp_path, category, {"image_auroc": number}, seed=seed)
+    mean = find(verdicts(tmp_path, WIDE, [0, 1]), "table1", "mean")
+    assert (mean.reproduced, mean.n, mean.verdict) == (pytest.approx(99), 1, "reproduced")
+
+
+@pytest.mark.parametrize(
+    ("changes", "condition"),
+    [
+        ({"epochs": 20}, "epochs 20 instead of 200"),
+        ({"image_size": 128}, "image_size 128 instead of 256"),
+        ({"fmm": False}, "fmm off instead of on"),
+        ({"layers": [1, 2]}, "layers [1, 2] instead of [1, 2, 3]"),
+    ],
+)
+def test_other_conditions_are_not_comparable(tmp_path, changes, condition):
+    put(tmp_path, "bottle", {"image_auroc": 100}, **changes)
+    row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
+    assert (row.verdict, row.conditions) == ("not comparable", condition)
+    assert row.difference == pytest.approx(0)
+
+
+def test_another_backbone_answers_its_row_of_table4_and_nothing_else(tmp_path):
+    for category in MVTEC:
+        put(tmp_path, category, {"image_auroc": 98.2, "pixel_auroc": 97.3, "aupro": 94.4}, backbone="resnet18")
+    rows = verdicts(tmp_path, "resnet18", [0])
+    assert find(rows, "table4", "resnet18").verdict == "reproduced"
+    row = find(rows, "table1", "mean")
+    assert (row.verdict, row.conditions) == ("not comparable", "ResNet18 instead of WideResNet50")
+
+
+def test_ablation_rows_are_judged_by_what_they_leave_out(tmp_path):
+    for category in MVTEC:
+        put(tmp_path, category, {"image_auroc": 98.8, "pixel_auroc": 98.1, "aupro": 95.3}, variant="no_fmm")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert {row.verdict for row in rows if row.table == "table5" and row.row == "no_fmm"} == {"reproduced"}
+    assert find(rows, "table5", "maskrd").verdict == "not run"
+
+
+def test_precision_is_remarked_but_comparable(tmp_path):
+    put(tmp_path, "bottle", {"image_auroc": 100}, precision="bf16")
+    row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
+    assert (row.verdict, row.conditions) == ("reproduced", "precision bf16")
+
+
+def test_numbers_lost_in_print_are_not_known(tmp_path):
+    for category in ("dog", "airplane"):
+        put(tmp_path, category, {"image_auroc": 93.1}, dataset="cifar10")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert (find(rows, "table2", "dog").verdict, find(rows, "table2", "dog").reported) == ("not known", None)
+    assert find(rows, "table2", "airplane").verdict == "reproduced"
+
+
+def test_baselines_are_judged_where_retrained(tmp_path):
+    put(tmp_path, "screw", {"image_auroc": 97.0}, variant="rd")
+    put(tmp_path, "screw", {"pixel_auroc": 90.0, "aupro": 80.0}, variant="stpm", backbone="resnet18")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert {(row.table, row.method) for row in rows if row.method != OURS} == {("table1", "RD"), ("table3", "STPM")}
+    assert find(rows, "table1", "screw", method="RD").verdict == "reproduced"
+    assert find(rows, "table3", "screw", "aupro", "STPM").verdict == "lower"
+
+
+def test_a_misprinted_mean_says_so(tmp_path):
+    for category in MVTEC:
+        put(tmp_path, category, {"pixel_auroc": 97.0}, variant="stpm", backbone="resnet18")
+    row = find(verdicts(tmp_path, WIDE, [0]), "table3", "mean", "pixel_auroc", "STPM")
+    assert (row.verdict, row.conditions) == ("reproduced", "printed mean; the printed entries give 97.09")
+
+
+def test_the_configuration_is_what_the_paper_says():
+    """With config.yaml as it is, every number would be comparable."""
+    for question in questions():
+        if question.variant in EXPERIMENT.variants:
+            recipe = EXPERIMENT.recipe(question.dataset, question.variant).training.model_dump(mode="json")
+            assert {key: recipe[key] for key in question.settings} == question.settings
+            own = EXPERIMENT.variants[question.variant].get("backbone", WIDE)
+            assert question.cell.table == "table4" or own == question.paper_backbone
+
+
+def test_test_images_are_those_of_the_archive():
+    sources = yaml.safe_load((Path(__file__).parents[2] / "workflow/sources.yaml").read_text(encoding="utf-8"))
+    counts = {entry["what"]: entry["count"] for entry in sources["datasets"]["mvtec_ad"]["expected"]}
+    assert sum(published_images("mvtec_ad", category) for category in MVTEC) == counts["test images"]
+
+
+def test_claims_are_judged_on_reproduced_numbers(tmp_path):
+    for category in MVTEC:
+        numbers = {metric: value("table3", OURS, category, metric) for metric in ("pixel_auroc", "aupro")}
+        put(tmp_path, category, {**numbers, "image_auroc": 90.0}, epochs=3)
+    results = {result.claim.id: result for result in reproduced_claims(verdicts(tmp_path, WIDE, [0]))}
+    assert results["t1_headline"].outcome.verdict is False
+    assert results["t3_headline"].outcome.verdict is True
+    assert results["t1_headline"].numbers == "reproduced (epochs 3 instead of 200)"
+    assert "t2_headline" not in results
+
+
+def test_a_damaged_metrics_file_is_named(tmp_path):
+    put(tmp_path, "screw", {})
+    path = next(tmp_path.rglob("metrics.json"))
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(MaskrdError, match=r"screw.*Delete it"):
+        verdicts(tmp_path, WIDE, [0])
+
+
+def test_csv_page_and_plot(tmp_path):
+    put(tmp_path / "models", "screw", {"image_auroc": 98.7, "pixel_auroc": 97.0, "aupro": 98.5})
+    put(tmp_path / "models", "bottle", {"image_auroc": 100.0}, epochs=5)
+    rows = verdicts(tmp_path / "models", WIDE, [0])
+    write_verdict(rows, tmp_path / "v.csv")
+    lines = (tmp_path / "v.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("table,method,row,metric,reported,reproduced,sd,n,low,high,difference,verdict")
+    assert "table1,Ours,screw,image_auroc,98.70,98.70,,1,,,0.00,reproduced,single run," in lines
+    write_plot(rows, tmp_path / "v.png", tmp_path / "v.pdf")
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "v.pdf").read_bytes().startswith(b"%PDF")
+    write_page(rows, "v.png", tmp_path / "v.md")
+    page = (tmp_path / "v.md").read_text(encoding="utf-8")
+    assert "](v.png)" in page
+    assert (
+        "Ours: of 16 printed numbers 1 reproduced, 1 not comparable and 14 not run. Single run. "
+        "Not comparable: epochs 5 instead of 200." in page
+    )
+    assert "1 lower (most: Screw AUROC_AL, -2.6)" in page
+    assert "| Ours | Screw | AUROC_AD | 98.7 | 98.7 |  | +0.0 | reproduced (single run) |  |" in page
+
+
+def test_page_and_plot_without_models(tmp_path):
+    rows = verdicts(tmp_path, WIDE, [0])
+    write_plot(rows, tmp_path / "v.png", tmp_path / "v.pdf")
+    write_page(rows, "v.png", tmp_path / "v.md")
+    page = (tmp_path / "v.md").read_text(encoding="utf-8")
+    assert "Nothing was run on the paper's data" in page
+    assert "Ours: of 21 printed numbers 21 not run." in page
+    assert "](v.png)" not in page

@@ -1,0 +1,220 @@
+import json
+
+import pytest
+
+from maskrd.errors import MaskrdError
+from maskrd.experiment import Evaluation, Experiment, Model, Report, Training, canonical_json
+
+
+def complaint(config) -> str:
+    with pytest.raises(MaskrdError) as error:
+        Experiment.load(config)
+    return str(error.value)
+
+
+def test_shipped_configuration_is_valid_and_names_the_papers_205_models(config):
+    experiment = Experiment.load(config)
+    paper = [experiment.report(f"table{number}") for number in range(1, 8)]
+    requests = [model for report in paper for model in report.models()]
+    assert len(set(requests)) == 205
+    # Tables 1 and 3 share 15 models, Tables 4 to 7 ask for 15 a row, Table 2 for 10.
+    assert len(requests) == 15 + 10 + 15 + 15 * (3 + 2 + 4 + 7)
+
+
+def test_unknown_key_is_named_with_the_nearest_known_one(config):
+    config["seedz"] = [0]
+    assert complaint(config) == "config: unknown 'seedz'. Did you mean 'seeds'?"
+
+
+def test_unknown_training_key_is_named_with_the_nearest_known_one(config):
+    config["train"]["epoch"] = 3
+    assert "unknown 'epoch'. Did you mean 'epochs'?" in complaint(config)
+
+
+def test_unknown_key_of_a_variant_is_named(config):
+    config["variants"]["no_fmm"] = {"fmn": False}
+    assert complaint(config) == "variants.no_fmm: unknown 'fmn'. Did you mean 'fmm'?"
+
+
+def test_a_key_unlike_any_other_lists_all(config):
+    config["variants"]["no_fmm"] = {"zzz": False}
+    assert "Known: " in complaint(config)
+    assert "mask_ratio" in complaint(config)
+
+
+def test_unknown_nested_key_is_named(config):
+    config["datasets"]["mvtec_ad"]["catgories"] = ["screw"]
+    assert "datasets.mvtec_ad.catgories" in complaint(config)
+
+
+def test_several_errors_are_told_at_once(config):
+    config["device"] = "tpu"
+    config["seeds"] = []
+    lines = complaint(config).splitlines()
+    assert len(lines) == 2
+    assert any(line.startswith("config.device: ") and "'tpu'" in line for line in lines)
+    assert any(line.startswith("config.seeds: ") for line in lines)
+
+
+def test_missing_key_is_named(config):
+    del config["train"]["epochs"]
+    assert "epochs: missing. Give it a value" in complaint(config)
+
+
+def test_unknown_category_of_an_archive_is_named(config):
+    config["datasets"]["cifar10"]["categories"] = ["airplane", "car", "automobil"]
+    assert complaint(config).startswith("datasets.cifar10.categories: unknown 'car'.")
+    config["datasets"]["cifar10"]["categories"] = ["automobil"]
+    assert complaint(config).endswith("Did you mean 'automobile'?")
+
+
+def test_unknown_variant_of_a_table_is_named(config):
+    config["tables"]["table5"]["variants"] = ["no_fnm", "maskrd"]
+    assert complaint(config) == "tables.table5.variants: unknown 'no_fnm'. Did you mean 'no_fmm'?"
+
+
+def test_unknown_dataset_of_a_table_is_named(config):
+    config["datasets"] = {"mvtec_ad": config["datasets"]["mvtec_ad"]}
+    assert complaint(config).startswith("tables.table2.dataset: unknown 'cifar10'. ")
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape", "a/b", "a b", "$(touch x)", "-rf", ".", "a;b", "bottle\n", "", "..", "'", "{seed}"]
+)
+def test_names_that_are_no_plain_words_are_refused(config, name):
+    config["datasets"]["mvtec_ad"]["categories"] = [name]
+    assert "datasets.mvtec_ad.categories.0" in complaint(config)
+    config["datasets"]["mvtec_ad"]["categories"] = ["bottle"]
+    config["variants"][name] = {"epochs": 7}
+    assert "variants" in complaint(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", "many"),
+        ("epochs", None),
+        ("image_size", 100),
+        ("batch_size", 1),
+        ("learning_rate", -1),
+        ("learning_rate", "nan"),
+        ("precision", "fp16"),
+        ("layers", []),
+        ("layers", [1, 4]),
+        ("layers", [1, 1]),
+        ("mask_ratio", 1),
+        ("msff_channels", 20),
+        ("fmm", "none"),
+        ("patience", 3),
+        ("checkpoint", "best_validation"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(config, key, value):
+    config["train"][key] = value
+    assert key in complaint(config)
+
+
+def test_numbers_as_text_are_numbers(config):
+    """As YAML reads 1e-3, and as Snakemake's --config may hand values over."""
+    config["train"].update(learning_rate="1e-3", epochs="7", weight_decay="0", fmm="true", msff_channels="64")
+    training = Experiment.load(config).recipe("mvtec_ad", "maskrd").training
+    assert (training.learning_rate, training.epochs, training.weight_decay) == (1e-3, 7, 0)
+    assert training.fmm is True
+    assert training.msff_channels == 64
+
+
+def test_variant_overrides_dataset_overrides_train(config):
+    config["train"]["epochs"] = 5
+    config["datasets"]["cifar10"]["epochs"] = 4
+    config["variants"]["shorter"] = {"epochs": 3}
+    experiment = Experiment.load(config)
+    assert experiment.recipe("mvtec_ad", "maskrd").training.epochs == 5
+    assert experiment.recipe("cifar10", "maskrd").training.epochs == 4
+    assert experiment.recipe("cifar10", "shorter").training.epochs == 3
+    assert experiment.recipe("cifar10", "maskrd").evaluation.score == config["datasets"]["cifar10"]["score"]
+    assert experiment.recipe("mvtec_ad", "maskrd").evaluation.score == config["evaluation"]["score"]
+
+
+def test_equal_recipes_are_refused(config):
+    config["variants"]["shorter"] = {"epochs": 3}
+    config["variants"]["three"] = {"epochs": "3"}
+    message = complaint(config)
+    assert "variants.three and variants.shorter are the same recipe" in message
+    assert "Remove one" in message
+
+
+def test_a_difference_that_is_none_is_refused(config):
+    config["variants"]["whole"] = {"fmm": config["train"]["fmm"]}
+    assert "variants.whole and variants.maskrd are the same recipe" in complaint(config)
+
+
+def test_variants_that_differ_in_evaluation_only_share_a_model(config):
+    config["variants"]["mean_score"] = {"score": "mean", "blur_sigma": 2}
+    config["variants"]["no_fmm_sharp"] = {"fmm": False, "blur_sigma": 0}
+    experiment = Experiment.load(config)
+    assert experiment.trained_as("mvtec_ad", "mean_score") == "maskrd"
+    assert experiment.trained_as("mvtec_ad", "no_fmm_sharp") == "no_fmm"
+    assert experiment.trained_as("mvtec_ad", "no_fmm") == "no_fmm"
+
+
+def test_recipes_are_the_same_text_whatever_the_order_of_keys(config):
+    one = Experiment.load(config)
+    config["train"] = dict(reversed(config["train"].items()))
+    two = Experiment.load(config)
+    for dataset in config["datasets"]:
+        for variant in config["variants"]:
+            recipes = one.recipe(dataset, variant), two.recipe(dataset, variant)
+            assert recipes[0].training_json() == recipes[1].training_json()
+            assert recipes[0].evaluation_json() == recipes[1].evaluation_json()
+
+
+def test_recipes_survive_the_command_line(config):
+    recipe = Experiment.load(config).recipe("mvtec_ad", "layers_1_2")
+    assert Training.parse("--recipe", recipe.training_json()) == recipe.training
+    assert Evaluation.parse("--evaluation", recipe.evaluation_json()) == recipe.evaluation
+
+
+def test_a_wrong_recipe_on_the_command_line_names_the_option(config):
+    text = json.loads(Experiment.load(config).recipe("mvtec_ad", "maskrd").training_json())
+    with pytest.raises(MaskrdError, match=r"--recipe: unknown 'epoch'. Did you mean 'epochs'"):
+        Training.parse("--recipe", json.dumps({**text, "epoch": 3}))
+    with pytest.raises(MaskrdError, match="--recipe"):
+        Training.parse("--recipe", "not json")
+
+
+def test_report_lists_its_models_in_order(config):
+    config["seeds"] = [0, 1]
+    config["datasets"]["mvtec_ad"]["categories"] = ["screw", "bottle"]
+    report = Experiment.load(config).report("table5")
+    assert report.backbones == (config["backbones"][-1],)
+    assert [(m.variant, m.category, m.seed) for m in report.models()] == [
+        (variant, category, seed)
+        for variant in ("no_fmm", "maskrd")
+        for category in ("screw", "bottle")
+        for seed in (0, 1)
+    ]
+    assert set(report.training) == {"no_fmm", "maskrd"}
+
+
+def test_only_tables_of_backbones_take_all_of_them(config):
+    experiment = Experiment.load(config)
+    assert experiment.report("table4").backbones == tuple(config["backbones"])
+    assert experiment.report("table1").backbones == ("wide_resnet50_2",)
+
+
+def test_figures_show_the_first_seed_only(config):
+    config["seeds"] = [3, 1]
+    assert Experiment.load(config).report("figure7").seeds == (3,)
+
+
+def test_reports_survive_the_command_line(config):
+    experiment = Experiment.load(config)
+    for name in ("table1", "table4", "figure7"):
+        report = experiment.report(name)
+        assert Report.parse("--report", canonical_json(report)) == report
+
+
+def test_a_models_fields_are_its_path():
+    model = Model("mvtec_ad", "screw", "no_fmm", "resnet18", 3)
+    assert model.path == "mvtec_ad/screw/no_fmm/resnet18/seed3"

@@ -1,0 +1,84 @@
+"""The command `maskrd train` as a process: a signal in mid-epoch costs the step at hand, not the training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maskrd.training import FeatureSource, Interrupted, Job, Trainer, train
+
+LONG = {"epochs": 120, "batch_size": 2}  # three steps an epoch, some seconds in all
+SECONDS = 90  # a hung process fails the test
+
+
+def command(job: Job) -> list[str]:
+    options = {
+        "index": job.index,
+        "data": job.data,
+        "teacher": job.teacher,
+        "recipe": job.recipe.model_dump_json(),
+        "seed": job.seed,
+        "model": job.model,
+        "history": job.history,
+        "state": job.state,
+        "device": "cpu",
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "maskrd", "train", *words]
+
+
+def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while text not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, tmp_path, number):
+    job, log = training_job("stopped", **LONG), tmp_path / "log"
+    with log.open("wb") as file, subprocess.Popen(command(job), stderr=file) as process:
+        try:
+            wait_for("img/s", log, process)  # the progress bar comes right before the first step
+            time.sleep(0.3)
+            process.send_signal(number)
+            assert process.wait(SECONDS) == 128 + number, log.read_text()
+        finally:
+            process.kill()
+    assert f"{number.name}: stopped in epoch" in log.read_text()
+    assert (job.state / "last.pt").exists()
+    assert not job.model.exists()
+
+    again = subprocess.run(command(job), stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "Going on from epoch" in again.stderr
+    unbroken = training_job("unbroken", **LONG)
+    train(unbroken)
+    weights = load_file(unbroken.model)
+    resumed = load_file(job.model)
+    assert all(torch.equal(resumed[name], weights[name]) for name in weights)
+    assert job.history.read_text() == unbroken.history.read_text()
+    assert not job.state.exists()
+
+
+def test_a_signal_before_the_first_step_is_obeyed_at_once(training_job, monkeypatch):
+    """As a teacher may take minutes over the images, and a cluster kills 30 s after it asked."""
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(FeatureSource, "compute", signalled)
+    monkeypatch.setattr(Trainer, "step", lambda *arguments: pytest.fail("made a step"))
+    job = training_job()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train(job)
+    assert not (job.state / "last.pt").exists()

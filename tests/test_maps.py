@@ -1,0 +1,56 @@
+"""Distances, enlargement and blur of anomaly maps against numpy and scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from maskrd.methods.base import cosine_distance, flattened_cosine_distance, gaussian_blur, upsample
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+# The blur's kernel reaches 16 pixels at sigma 4: several times around maps as small as these.
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 2), (5, 40), (33, 16), (64, 64)])
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0])
+def test_blur_is_scipys_up_to_the_borders(shape, sigma):
+    maps = random(2, *shape)
+    expected = np.stack([gaussian_filter(part, sigma) for part in maps])
+    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(maps), sigma), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_blur_keeps_float32_and_sigma_0_changes_nothing():
+    maps = torch.rand(2, 8, 8)
+    assert gaussian_blur(maps, 4).dtype == torch.float32
+    assert torch.equal(gaussian_blur(maps, 0), maps)
+
+
+def test_upsample_is_bilinear_between_aligned_corners():
+    maps = random(2, 4, 3)
+    rows, columns = np.meshgrid(np.linspace(0, 3, 9), np.linspace(0, 2, 7), indexing="ij")
+    expected = np.stack([map_coordinates(part, [rows, columns], order=1) for part in maps])
+    np.testing.assert_allclose(upsample(torch.from_numpy(maps), (9, 7)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_cosine_distance_is_taken_at_every_position():
+    a, b = random(2, 5, 3, 4), random(2, 5, 3, 4)[::-1].copy()
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    distance = cosine_distance(torch.from_numpy(a), torch.from_numpy(b))
+    assert distance.dtype == torch.float32
+    np.testing.assert_allclose(distance, 1 - (a * b).sum(1) / norms, atol=1e-6)
+
+
+def test_flattened_cosine_distance_takes_a_map_as_one_vector():
+    a, b = random(2, 5, 3, 4), random(2, 5, 3, 4)[::-1].copy()
+    vectors = a.reshape(2, -1), b.reshape(2, -1)
+    norms = np.linalg.norm(vectors[0], axis=1) * np.linalg.norm(vectors[1], axis=1)
+    distance = flattened_cosine_distance(torch.from_numpy(a), torch.from_numpy(b))
+    np.testing.assert_allclose(distance, 1 - (vectors[0] * vectors[1]).sum(1) / norms, atol=1e-6)
+
+
+def test_distances_of_bf16_features_are_float32():
+    a = torch.randn(2, 5, 3, 4, dtype=torch.bfloat16)
+    assert cosine_distance(a, -a).dtype == flattened_cosine_distance(a, -a).dtype == torch.float32
+    torch.testing.assert_close(cosine_distance(a, -a), torch.full((2, 3, 4), 2.0))

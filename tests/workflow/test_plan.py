@@ -1,0 +1,144 @@
+"""What Snakemake would run: on a fresh clone, and after each kind of change."""
+
+import copy as copying
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_image
+from tests.workflow.conftest import Workspace
+
+
+def test_a_fresh_clone_plans_the_papers_205_models(clone: Workspace) -> None:
+    planned = clone.snakemake("-n").planned
+    assert planned["train"] == planned["evaluate"] == 205
+    assert planned["table"] == 7
+    assert planned["download"] == 5
+
+
+def test_downloads_plans_no_training(clone: Workspace) -> None:
+    assert set(clone.snakemake("-n", "downloads").planned) == {"download", "unpack", "downloads"}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"train": {"epoch": 3}}, "unknown 'epoch'. Did you mean 'epochs'?"),
+        ({"trian": {}}, "unknown 'trian'"),
+        ({"tables": {"table5": {"variants": ["no_fm"]}}}, "Did you mean 'no_fmm'?"),
+        ({"variants": {"again": {"fmm": True}}}, "are the same recipe"),
+        ({"datasets": {"mvtec_ad": {"categories": ["bottle; rm -rf ."]}}}, "bottle; rm -rf ."),
+    ],
+    ids=["unknown key", "unknown section", "unknown variant", "equal recipes", "shell words in a category"],
+)
+def test_a_wrong_configuration_stops_before_any_job(clone: Workspace, config: dict, expected: str) -> None:
+    outcome = clone.snakemake("-n", config=config)
+    assert outcome.code != 0
+    assert expected in outcome.output
+    assert not (clone.folder / "results").exists()
+
+
+def test_nested_values_on_the_command_line_arrive_as_numbers(clone: Workspace) -> None:
+    outcome = clone.snakemake("-n", "--config", 'train={"epochs": 3}', "--", "table5")
+    assert outcome.code == 0, outcome.output
+    assert outcome.planned["train"] == 30
+
+
+def test_a_missing_folder_is_named_and_leaves_nothing_half_written(clone: Workspace) -> None:
+    config = {"datasets": {"mvtec_ad": {"path": "nowhere", "categories": ["bolt"]}}}
+    outcome = clone.snakemake("results/data/mvtec_ad/bolt.json", config=config)
+    assert outcome.code != 0
+    assert "datasets.mvtec_ad.path: the folder nowhere does not exist" in outcome.output
+    assert not list((clone.folder / "results/data").rglob("*.json"))
+
+
+def test_the_tiny_experiment_made_its_tables_and_figure(finished: Workspace) -> None:
+    results = finished.folder / "results/tiny"
+    for name in ("tables/table1.csv", "tables/table1.tex", "tables/table5.csv", "figures/figure7.png"):
+        assert (results / name).stat().st_size > 0
+    assert len(list(results.glob("models/mvtec_ad/*/*/demo_resnet18/seed0/metrics.json"))) == 4
+    assert not list(results.rglob("*.tmp*"))
+    assert not list((results / "state").rglob("*.pt"))
+
+
+def plan(workspace: Workspace, config: dict) -> dict[str, int]:
+    outcome = workspace.snakemake("-n", "--", "table1", "table5", config=config)
+    assert outcome.code == 0, outcome.output
+    return {name: count for name, count in outcome.planned.items() if name not in ("table1", "table5")}
+
+
+def test_a_second_run_does_nothing(finished: Workspace, tiny: dict) -> None:
+    assert plan(finished, tiny) == {}
+
+
+def test_a_changed_recipe_plans_exactly_its_models(copy: Workspace, tiny: dict) -> None:
+    changed = {**tiny, "variants": {"no_fmm": {"fmm": False, "learning_rate": 0.01}}}
+    assert plan(copy, changed) == {"train": 2, "evaluate": 2, "table": 1}
+
+
+def test_a_changed_evaluation_trains_nothing(copy: Workspace, tiny: dict) -> None:
+    assert plan(copy, {**tiny, "evaluation": {"blur_sigma": 3}}) == {"evaluate": 4, "table": 2}
+
+
+def test_a_changed_caption_writes_one_table(copy: Workspace, tiny: dict) -> None:
+    changed = copying.deepcopy(tiny)
+    changed["tables"]["table1"] = {"caption": "Another caption."}
+    assert plan(copy, changed) == {"table": 1}
+
+
+def test_a_reworded_command_retrains_nothing(copy: Workspace, tiny: dict) -> None:
+    rules = copy.folder / "workflow/rules/train.smk"
+    text = rules.read_text(encoding="utf-8")
+    rules.write_text(text.replace("python -m maskrd train", "python  -m maskrd train"), encoding="utf-8")
+    assert rules.read_text(encoding="utf-8") != text
+    assert plan(copy, tiny) == {}
+
+
+def test_touched_images_retrain_nothing(copy: Workspace, tiny: dict) -> None:
+    for path in (copy.folder / "images").rglob("*.png"):
+        os.utime(path)
+    assert plan(copy, tiny) == {}
+
+
+def test_a_changed_image_retrains_its_category(copy: Workspace, tiny: dict) -> None:
+    write_image(copy.folder / "images/nut/train/good/000.png", seed=999)
+    assert plan(copy, tiny) == {"index": 1, "train": 2, "evaluate": 2, "table": 2}
+
+
+def test_a_deleted_table_is_written_anew(copy: Workspace, tiny: dict) -> None:
+    table = copy.folder / "results/tiny/tables/table1.csv"
+    table.unlink()
+    outcome = copy.snakemake("--", "table1", config=tiny, cores=8)
+    assert outcome.planned == {"table": 1, "table1": 1}
+    assert table.exists()
+    # The default profile's limit: one training on the GPU at a time, whatever the cores.
+    assert 'gpu=Resource("gpu", 1)' in outcome.output
+
+
+def test_tables_come_back_from_metrics_alone(copy: Workspace, tiny: dict) -> None:
+    """As from somebody else's run: no images, no models, no teachers, no record of Snakemake's."""
+    results = copy.folder / "results/tiny"
+    before = (results / "tables/table5.csv").read_text(encoding="utf-8")
+    for part in ("images", ".snakemake", "results/tiny/tables", "results/tiny/teachers", "results/tiny/data"):
+        shutil.rmtree(copy.folder / part)
+    for path in results.glob("models/**/*"):
+        if path.is_file() and path.name != "metrics.json":
+            path.unlink()
+    assert plan(copy, tiny) == {"table": 2}
+    assert copy.snakemake("--", "table5", config=tiny).code == 0
+    assert (results / "tables/table5.csv").read_text(encoding="utf-8") == before
+
+
+def test_nothing_is_written_outside_the_results(finished: Workspace) -> None:
+    known = {"Snakefile", "config.yaml", "workflow", "profiles", "envs", "site", "mine.yaml", "images"}
+    made = {path.name for path in finished.folder.iterdir()} - known
+    assert made == {"results", ".snakemake"}
+
+
+def test_no_log_or_result_holds_an_absolute_home_path(finished: Workspace) -> None:
+    home = str(Path.home())
+    for path in (finished.folder / "results").rglob("*"):
+        if path.suffix in (".json", ".csv", ".tex", ".log"):
+            assert home not in path.read_text(encoding="utf-8"), path
