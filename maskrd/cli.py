@@ -374,5 +374,8 @@ def main() -> None:
         app()
     except MaskrdError as error:
         sys.exit(f"Error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"Error: {where}{error.strerror or error}. Check the path, its permissions and the free space.")
     except KeyboardInterrupt:
         sys.exit(130)

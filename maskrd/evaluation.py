@@ -87,7 +87,7 @@ def read_description(model: Path) -> dict:
 def check_description(job: Job, description: dict) -> None:
     """Refuse a model of another recipe, other data or another teacher than those at hand."""
     wanted = job.training.model_dump(mode="json")
-    trained = dict(description["recipe"])
+    trained = Training(**description["recipe"]).model_dump(mode="json")
     if wanted["precision"] == "auto":
         wanted["precision"] = trained["precision"]
     differing = sorted(key for key in wanted if wanted[key] != trained.get(key))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from maskrd.errors import MaskrdError
 
@@ -39,6 +39,20 @@ KNOWN_CATEGORIES = {
 }
 
 
+def refuse_repeats(values: tuple) -> tuple:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"names {', '.join(repeated)} more than once")
+    return values
+
+
+def sorted_tuple(values: tuple) -> tuple:
+    return tuple(sorted(values))
+
+
+Distinct = AfterValidator(refuse_repeats)
+
+
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values don't change."""
 
@@ -54,24 +68,28 @@ class Section(BaseModel):
 
 
 class Training(Section):
-    """Settings that make a different model; config.yaml says why each has its default."""
+    """Settings that make a different model; config.yaml says why each has its value there.
+
+    A key that is added later has a default here, the behaviour before it: recipes leave it out at that
+    value, so that it retrains nothing.
+    """
 
     method: Literal["maskrd", "stpm", "mkd", "msfd", "asymmetric"]
     image_size: Annotated[int, Field(ge=32, multiple_of=32)]
-    crop: Annotated[int, Field(ge=32, multiple_of=32)] | None
-    normalize: bool
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    normalize: bool = True
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
-    optimizer: Literal["adam", "sgd"]
+    optimizer: Literal["adam", "sgd"] = "adam"
     betas: tuple[Fraction, Fraction]
-    momentum: Fraction
+    momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)]
     validation_fraction: Fraction
     patience: Annotated[int, Field(ge=1)] | None
     checkpoint: Literal["last", "best_validation"]
     precision: Literal["fp32", "bf16", "auto"]
-    layers: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1)]
+    layers: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1), Distinct, AfterValidator(sorted_tuple)]
     loss: Literal["per_location", "flattened"]
     msff_channels: Annotated[int, Field(ge=16, multiple_of=16)] | Literal["teacher"] | None
     scconv: bool
@@ -79,11 +97,11 @@ class Training(Section):
     simam: bool
     fmm: bool
     mask_ratio: Fraction
-    mse_weight: Annotated[float, Field(ge=0)]
-    cosine_weight: Annotated[float, Field(ge=0)]
-    teacher_norm: Literal["frozen", "moving_average"]
-    teacher_norm_momentum: Fraction
-    teacher_norm_passes: Annotated[int, Field(ge=1)]
+    mse_weight: Annotated[float, Field(ge=0)] = 0.01
+    cosine_weight: Annotated[float, Field(ge=0)] = 1
+    teacher_norm: Literal["frozen", "moving_average"] = "frozen"
+    teacher_norm_momentum: Fraction = 0.9
+    teacher_norm_passes: Annotated[int, Field(ge=1)] = 10
 
     @model_validator(mode="after")
     def _validation_needs_images(self) -> "Training":
@@ -92,8 +110,6 @@ class Training(Section):
                 "patience and checkpoint: best_validation need validation_fraction above 0, "
                 "the share of normal training images to hold out"
             )
-        if len(set(self.layers)) != len(self.layers):
-            raise ValueError("layers names a level twice")
         if self.crop and self.crop > self.image_size:
             raise ValueError(f"crop {self.crop} is larger than image_size {self.image_size}")
         return self
@@ -105,9 +121,9 @@ class Evaluation(Section):
     score: Literal["max", "mean", "loss"]
     blur_sigma: Annotated[float, Field(ge=0)]
     mask_at_test: bool
-    map_fusion: Literal["sum", "product", "weighted"]
-    map_weights: tuple[Weight, Weight, Weight]
-    upsampling_std: Annotated[float, Field(gt=0)]
+    map_fusion: Literal["sum", "product", "weighted"] = "sum"
+    map_weights: tuple[Weight, Weight, Weight] = (1, 1, 1)
+    upsampling_std: Annotated[float, Field(gt=0)] = 12
 
 
 @dataclass(frozen=True)
@@ -126,13 +142,13 @@ class Recipe:
 
 def canonical_json(section: Section) -> str:
     """Sorted keys: Snakemake compares parameters as text, and a swapped key must not retrain."""
-    return json.dumps(section.model_dump(mode="json"), sort_keys=True)
+    return json.dumps(section.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
 
 
 class Dataset(Section):
     path: Path | None = None
     archive: str | None = None
-    categories: Annotated[tuple[Category, ...], Field(min_length=1)]
+    categories: Annotated[tuple[Category, ...], Field(min_length=1), Distinct]
     image_size: int | None = None
     epochs: int | None = None
     score: Literal["max", "mean"] | None = None
@@ -151,6 +167,12 @@ class Table(Section):
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
     caption: str
     note: str = ""
+
+    @model_validator(mode="after")
+    def _one_thing_is_compared(self) -> Self:
+        if self.rows == "backbones" and len(self.variants) > 1:
+            raise ValueError("rows: backbones compares backbones of one variant; name one, or use rows: variants")
+        return self
 
 
 class Figure(Section):
@@ -204,12 +226,12 @@ class Experiment(Section):
     """The whole configuration."""
 
     results: Path
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    backbones: Annotated[tuple[Backbone, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct]
+    backbones: Annotated[tuple[Backbone, ...], Field(min_length=1), Distinct]
     device: Literal["auto", "cpu", "cuda"]
     sources: Path
     datasets: dict[DatasetName, Dataset]
-    weights: dict[str, str | None]
+    weights: dict[Backbone, str | None]
     train: dict[str, Any]
     evaluation: dict[str, Any]
     variants: dict[Identifier, dict[str, Any]]
@@ -350,13 +372,16 @@ def unknown_key(where: str, key: str, known: list[str]) -> str:
 
 def explain(error: ValidationError, section: type[BaseModel], where: str) -> str:
     """One line for each wrong key of a configuration."""
+    nested = {"datasets": Dataset, "tables": Table, "figures": Figure}
     lines = []
     for item in error.errors():
-        location = ".".join(str(part) for part in (where, *item["loc"]))
-        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-            lines.append(unknown_key(where, str(item["loc"][-1]), list(section.model_fields)))
+        *parents, key = item["loc"] or ("",)
+        parent = ".".join(str(part) for part in (where, *parents))
+        if item["type"] == "extra_forbidden":
+            known = nested[parents[0]] if parents else section
+            lines.append(unknown_key(parent, str(key), list(known.model_fields)))
         elif item["type"] == "missing":
-            lines.append(f"{location}: missing. Give it a value; config.yaml has one.")
+            lines.append(f"{parent}.{key}: missing. Give it a value; config.yaml has one.")
         else:
-            lines.append(f"{location}: {item['msg']} (value: {item['input']!r})")
+            lines.append(f"{parent}.{key}: {item['msg']} (value: {item['input']!r})".replace(".: ", ": "))
     return "\n".join(lines)

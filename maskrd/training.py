@@ -23,9 +23,10 @@ from tqdm import tqdm
 from maskrd.data.index import Index
 from maskrd.data.samples import load_train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Training
+from maskrd.experiment import Training, canonical_json
 from maskrd.files import atomic_path, sha256_file, sha256_json, write_text
 from maskrd.methods import build_method
+from maskrd.optim import SGD, Adam, Optimizer
 from maskrd.provenance import code_commit
 from maskrd.runtime import (
     autocast,
@@ -156,7 +157,7 @@ class Trainer:
             "category": index.category,
             "backbone": description.backbone,
             "seed": job.seed,
-            "recipe": self.settings.model_dump(mode="json"),
+            "recipe": json.loads(canonical_json(self.settings)),
             "data_sha256": sha256_file(job.index),
             "teacher_sha256": sha256_file(job.teacher),
             "weights_sha256": description.weights_sha256,
@@ -236,7 +237,7 @@ class Trainer:
         self.method.train()
         with autocast(self.device, self.settings.precision):
             loss = self.method.loss(self.images[positions], features(positions))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.method.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -285,6 +286,7 @@ class Trainer:
         weights = self.best_weights or self.method.state_dict()
         description = {
             **self.identity,
+            "recipe": self.settings.model_dump(mode="json"),
             **describe(self.device),
             "commit": code_commit(),
             "epochs": self.progress.epoch,
@@ -326,11 +328,10 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def build_optimizer(settings: Training, method: torch.nn.Module) -> torch.optim.Optimizer:
-    common = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+def build_optimizer(settings: Training, method: torch.nn.Module) -> Optimizer:
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(method.parameters(), momentum=settings.momentum, **common)
-    return torch.optim.Adam(method.parameters(), betas=settings.betas, **common)
+        return SGD(method.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay)
+    return Adam(method.parameters(), settings.learning_rate, settings.betas, settings.weight_decay)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

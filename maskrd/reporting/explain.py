@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment, Model, unknown_key
+from maskrd.experiment import Experiment, Model, Training, unknown_key
 from maskrd.reporting.naming import GENERATED_DATASETS
 from maskrd.reporting.runs import Run, read_run
 
@@ -184,7 +184,7 @@ def _settings(recipe: dict) -> str:
 def _changed(places: Places, run: Run) -> str:
     """Settings of the configuration that differ from those the model records."""
     wanted = places.experiment.recipe(places.model.dataset, places.trained.variant).training.model_dump(mode="json")
-    trained = run.training["recipe"]
+    trained = Training(**run.training["recipe"]).model_dump(mode="json")
     if wanted["precision"] == "auto":
         wanted["precision"] = trained.get("precision")
     return ", ".join(f"{key} {json.dumps(wanted[key])}" for key in trained if wanted.get(key) != trained[key])

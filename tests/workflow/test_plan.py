@@ -75,11 +75,11 @@ def test_a_second_run_does_nothing(finished: Workspace, tiny: dict) -> None:
 
 def test_a_changed_recipe_plans_exactly_its_models(copy: Workspace, tiny: dict) -> None:
     changed = {**tiny, "variants": {"no_fmm": {"fmm": False, "learning_rate": 0.01}}}
-    assert plan(copy, changed) == {"train": 2, "evaluate": 2, "table": 1}
+    assert plan(copy, changed) == {"train": 2, "evaluate": 2, "table": 1, "paired": 1}
 
 
 def test_a_changed_evaluation_trains_nothing(copy: Workspace, tiny: dict) -> None:
-    assert plan(copy, {**tiny, "evaluation": {"blur_sigma": 3}}) == {"evaluate": 4, "table": 2}
+    assert plan(copy, {**tiny, "evaluation": {"blur_sigma": 3}}) == {"evaluate": 4, "table": 2, "paired": 1}
 
 
 def test_a_changed_caption_writes_one_table(copy: Workspace, tiny: dict) -> None:
@@ -104,7 +104,7 @@ def test_touched_images_retrain_nothing(copy: Workspace, tiny: dict) -> None:
 
 def test_a_changed_image_retrains_its_category(copy: Workspace, tiny: dict) -> None:
     write_image(copy.folder / "images/nut/train/good/000.png", seed=999)
-    assert plan(copy, tiny) == {"index": 1, "train": 2, "evaluate": 2, "table": 2}
+    assert plan(copy, tiny) == {"index": 1, "train": 2, "evaluate": 2, "table": 2, "paired": 1}
 
 
 def test_a_deleted_table_is_written_anew(copy: Workspace, tiny: dict) -> None:
@@ -126,7 +126,7 @@ def test_tables_come_back_from_metrics_alone(copy: Workspace, tiny: dict) -> Non
     for path in results.glob("models/**/*"):
         if path.is_file() and path.name != "metrics.json":
             path.unlink()
-    assert plan(copy, tiny) == {"table": 2}
+    assert plan(copy, tiny) == {"table": 2, "paired": 1}
     assert copy.snakemake("--", "table5", config=tiny).code == 0
     assert (results / "tables/table5.csv").read_text(encoding="utf-8") == before
 
