@@ -44,11 +44,12 @@ class Workspace:
 
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None, cores: int = 2) -> Outcome:
         """Run Snakemake here, with `config` merged over config.yaml."""
-        options = ["--cores", str(cores)]
+        options = []
         if config is not None:
             path = self.folder / "mine.yaml"
             path.write_text(yaml.safe_dump(config), encoding="utf-8")
             options += ["--configfile", str(path)]
+        options += ["--cores", str(cores)]  # after --configfile, which would swallow targets
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "site"), "OMP_NUM_THREADS": "1"}
         run = subprocess.run(
             [sys.executable, "-m", "snakemake", *options, *arguments],
