@@ -36,7 +36,10 @@ Seeds = Annotated[list[int], typer.Option(help="Seed to average over; repeat the
 ConfigFiles = Annotated[list[Path] | None, typer.Option(help="YAML file merged over config.yaml; may be repeated")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
-GpuJobs = Annotated[int, typer.Option(min=1, help="Jobs that share the visible GPUs")]
+GpuJobs = Annotated[int, typer.Option(min=1, envvar="MASKRD_GPU_JOBS", help="Jobs that share the visible GPUs")]
+CacheGb = Annotated[
+    float, typer.Option(help="Memory for teacher features; 0 recomputes them", envvar="MASKRD_CACHE_GB")
+]
 Output = Annotated[Path, typer.Option(help="File to write")]
 
 
@@ -162,9 +165,7 @@ def train(
     device: Device = "auto",
     threads: Threads = 1,
     gpu_jobs: GpuJobs = 1,
-    cache_gb: Annotated[
-        float, typer.Option(help="Memory for teacher features; 0 recomputes them", envvar="MASKRD_CACHE_GB")
-    ] = 4,
+    cache_gb: CacheGb = 4,
     state_minutes: Annotated[
         float, typer.Option(help="Minutes between saved states", envvar="MASKRD_STATE_MINUTES")
     ] = 10,
@@ -337,6 +338,23 @@ def status(configfile: ConfigFiles = None) -> None:
     from maskrd.reporting.status import overview
 
     Console().print(overview(load_experiment(configfile or ())))
+
+
+@app.command()
+def plan(
+    configfile: ConfigFiles = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a job; by default all")] = None,
+    cache_gb: CacheGb = 4,
+) -> None:
+    """What the tables and figures will cost: models, FLOPs, hours on this machine, disk, memory."""
+    from os import cpu_count
+
+    from rich.console import Console
+
+    from maskrd.configuration import load_experiment
+    from maskrd.plan import overview
+
+    Console().print(overview(load_experiment(configfile or ()), threads or cpu_count() or 1, cache_gb))
 
 
 @app.command()

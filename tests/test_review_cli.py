@@ -309,6 +309,12 @@ def test_predict_refuses_what_it_cannot_score_with(tested, tmp_path):
         predict(moved, images, tmp_path / "out", device="cpu")
     with pytest.raises(MaskrdError, match=r"metrics\.json: missing"):
         predict(moved, images, tmp_path / "out", tested.teacher, device="cpu")
+    path = tested.model.with_name("metrics.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["evaluation"]["recipe"]["blur_sigma"]
+    put(path, json.dumps(content))
+    with pytest.raises(MaskrdError, match=r"metrics\.json: evaluation\.blur_sigma: missing"):
+        predict(tested.model, images, tmp_path / "out", device="cpu")
     put(tested.teacher, "another")
     with pytest.raises(MaskrdError, match="not the teacher"):
         predict(tested.model, images, tmp_path / "out", device="cpu")

@@ -88,4 +88,4 @@ def write_paired(report: Report, models: Path, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Difference))
         for row in rows:
-            writer.writerow(f"{value:.2f}" if isinstance(value, float) else value for value in astuple(row))
+            writer.writerow(f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row))

@@ -2,7 +2,8 @@
 
 A verdict compares an interval with a band: the band is the printed number +/- 0.5 percentage points, the interval is
 the 95 % confidence interval of the mean over seeds (Student's t). A mean over categories is taken for each seed first,
-and only where all of the paper's categories were run. With one seed there is no interval: the point decides.
+and only where all of the paper's categories were run. No metric exceeds 100, so neither does an interval. With one
+seed there is no interval: the point decides.
 
 - reproduced: the interval lies within the band, ends included;
 - lower, higher: the interval lies wholly below or above the band;
@@ -16,6 +17,7 @@ Only the paper's datasets are looked at, so nothing on generated data is ever ca
 """
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from maskrd.experiment import Model
+from maskrd.experiment import Model, Training
 from maskrd.files import atomic_path
 from maskrd.paper import OURS, TABLES, audit
 from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
@@ -55,7 +57,8 @@ class Estimate:
 class Row:
     """One printed number and the verdict on it; percent and percentage points. The fields are verdict.csv's columns.
 
-    `difference` is reproduced - reported. `conditions` names first what makes a number not comparable, then remarks.
+    `difference` is reproduced - reported. `conditions`: what makes the number not comparable; `remarks`: what a reader
+    should know though the paper doesn't settle it.
     """
 
     table: str
@@ -70,8 +73,9 @@ class Row:
     high: float | None
     difference: float | None
     verdict: str
-    runs: str
-    conditions: str
+    runs: str = ""
+    conditions: str = ""
+    remarks: str = ""
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -86,7 +90,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def judge(reported: float, found: Estimate) -> str:
     """Compare the interval with the band, as the module's head defines it."""
-    # Both are computed in binary: 99.1 - 98.6 must be no more than 0.5.
+    # In binary 63.9 - 64.4 is less than -0.5.
     low, high = round(found.low - reported, 9), round(found.high - reported, 9)
     if low >= -BAND and high <= BAND:
         return REPRODUCED
@@ -124,15 +128,16 @@ def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
 
 def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
     cell = question.cell
-    values = _complete(question, runs, seeds)
-    row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, *[None] * 2, 0, *[None] * 3, NOT_RUN, "", "")
+    values = _complete(question, runs, seeds, cell.metric)
+    row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, None, None, 0, None, None, None, NOT_RUN)
     if not values:
         categories = {category for category, _ in runs}
         partly = f"{len(categories)} of {len(question.categories)} categories run: no mean" if categories else ""
-        return replace(row, conditions=partly)
+        return replace(row, remarks=partly)
     found = estimate(values)
+    found = replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
     differing = list(dict.fromkeys(text for run in runs.values() for text in _differing(question, run)))
-    remarks = [*dict.fromkeys(text for run in runs.values() for text in _remarks(run)), *_misprint(question)]
+    remarks = [*_precisions(runs), *_other_pro(question, runs, seeds), *_misprint(question)]
     verdict = NOT_KNOWN if cell.value is None else NOT_COMPARABLE if differing else judge(cell.value, found)
     return replace(
         row,
@@ -144,31 +149,31 @@ def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
         difference=None if cell.value is None else found.mean - cell.value,
         verdict=verdict,
         runs="single run" if found.n == 1 else f"{found.n} seeds",
-        conditions="; ".join([*differing, *remarks]),
+        conditions="; ".join(differing),
+        remarks="; ".join(remarks),
     )
 
 
-def _complete(question: Question, runs: Runs, seeds: Sequence[int]) -> list[float]:
+def _complete(question: Question, runs: Runs, seeds: Sequence[int], metric: str) -> list[float]:
     """One value for each seed with which all the question's categories were run: their mean."""
     values = []
     for seed in seeds:
-        found = [runs[category, seed] for category in question.categories if (category, seed) in runs]
-        if len(found) == len(question.categories):
-            values.append(fmean(run.values[question.cell.metric] for run in found))
+        found = [runs[category, seed].values[metric] for category in question.categories if (category, seed) in runs]
+        if len(found) == len(question.categories) and None not in found:
+            values.append(fmean(found))
     return values
 
 
 def _differing(question: Question, run: Run) -> list[str]:
-    """What was otherwise than the printed number claims; each entry makes it not comparable.
-
-    A setting that the run doesn't record is one that the package didn't have yet: it was fixed at the paper's value.
-    """
+    """What was otherwise than the printed number claims; each entry makes it not comparable."""
     texts = []
     if run.model.backbone != question.paper_backbone:
         texts.append(f"{backbone_name(run.model.backbone)} instead of {backbone_name(question.paper_backbone)}")
-    recipe = run.training["recipe"]
+    # A setting that an older run doesn't record has a default: what the package did before it could be set.
+    recorded = Training.parse(f"{run.model.path}/metrics.json: training.recipe", json.dumps(run.training["recipe"]))
+    recipe = recorded.model_dump(mode="json")
     for key, wanted in question.settings.items():
-        if recipe.get(key, wanted) != wanted:
+        if recipe[key] != wanted:
             texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
     published = published_images(run.model.dataset, run.model.category)
     if run.evaluation.get("images") != published:
@@ -182,10 +187,16 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _remarks(run: Run) -> list[str]:
-    """What a reader should know though the paper doesn't settle it."""
-    precision = run.training["recipe"].get("precision", "fp32")
-    return [] if precision == "fp32" else [f"precision {precision}"]
+def _precisions(runs: Runs) -> list[str]:
+    """Any but fp32, which PyTorch computed in when the paper was written."""
+    found = sorted({run.training["recipe"].get("precision", "fp32") for run in runs.values()})
+    return [] if found == ["fp32"] else [f"precision {' and '.join(found)}"]
+
+
+def _other_pro(question: Question, runs: Runs, seeds: Sequence[int]) -> list[str]:
+    """PRO as RD's published code computes it: print doesn't say which of the two a number is."""
+    values = _complete(question, runs, seeds, "pro_per_image") if question.cell.metric == "aupro" else []
+    return [f"PRO per image {fmean(values):.1f}"] if values else []
 
 
 def _misprint(question: Question) -> list[str]:
@@ -221,4 +232,4 @@ def write_verdict(rows: Iterable[Row], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Row))
         for row in rows:
-            writer.writerow(f"{value:.2f}" if isinstance(value, float) else value for value in astuple(row))
+            writer.writerow(f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ COLORS = {
     INCONCLUSIVE: "#e69f00",
     NOT_COMPARABLE: "#999999",
 }
+MARKERS = {True: "o", False: "s"}  # by whether it is the paper's own method
 INTRODUCTION = f"""# Reported and reproduced
 
 Each printed number is compared with the mean over seeds of the models at hand, in percent. **Reproduced**: the 95 %
@@ -39,7 +41,8 @@ interval of that mean (Student's t over seeds) lies within ±{BAND} points of th
 it lies wholly outside. **Inconclusive**: it reaches over the edge. With a single run there is no interval, the point
 decides, and it says so. **Not comparable**: the models were trained otherwise than the printed number claims, so that
 the difference is no evidence for or against it. **Not run**: no models at hand; a mean needs all of the paper's
-categories. Generated data never count. PRO is pooled over the test set; published numbers may be per image.
+categories. Generated data never count. PRO is pooled over the test set; whether a printed one is, or is RD's own
+per-image quantity, print doesn't say, so a remark has the latter.
 """
 
 
@@ -55,8 +58,11 @@ def write_page(rows: Sequence[Row], plot: str, path: Path) -> None:
 
 
 def section(table: str, rows: Sequence[Row]) -> str:
-    sentences = [sentence(method, [row for row in rows if row.method == method]) for method in _methods(rows)]
-    shown = [row for row in rows if row.verdict != NOT_RUN or row.conditions]
+    # The paper's own method first.
+    methods = sorted(dict.fromkeys(row.method for row in rows), key=lambda method: method != OURS)
+    sentences = [sentence(method, [row for row in rows if row.method == method]) for method in methods]
+    shown = [row for row in rows if row.verdict != NOT_RUN or row.remarks]
+    shown.sort(key=lambda row: methods.index(row.method))
     return "\n".join([f"## {table.replace('table', 'Table ')}", "", " ".join(sentences), "", *_lines(shown)])
 
 
@@ -67,7 +73,7 @@ def sentence(method: str, rows: Sequence[Row]) -> str:
     runs = " or ".join(sorted({row.runs for row in rows if row.runs}))
     conditions = dict.fromkeys(row.conditions for row in rows if row.verdict == NOT_COMPARABLE)
     facts = [runs.capitalize(), f"Not comparable: {' | '.join(conditions)}" if conditions else ""]
-    counted = f"{method}: of {len(rows)} printed numbers {enumerate_names(parts)}."
+    counted = f"{method}: of {len(rows)} printed number{'s' * (len(rows) > 1)} {enumerate_names(parts)}."
     return " ".join([counted, *(f"{fact}." for fact in facts if fact)])
 
 
@@ -75,13 +81,13 @@ def _worst(verdict: str, rows: Sequence[Row]) -> str:
     if verdict not in (LOWER, HIGHER):
         return ""
     row = max((row for row in rows if row.verdict == verdict), key=lambda row: abs(row.difference))
-    return f" (most: {_name(row)} {metric_name(row.metric)}, {row.difference:+.1f})"
+    return f" (most: {_name(row)} {metric_name(row.metric)}, {row.difference:+z.1f})"
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
-    yield "| method | row | metric | reported | reproduced | 95 % interval | difference | verdict | conditions |"
+    yield "| method | row | metric | reported | reproduced | 95 % interval | difference | verdict | remarks |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         reported = "?" if row.reported is None else f"{row.reported:.1f}"
@@ -90,17 +96,12 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         if row.reproduced is not None:
             reproduced = f"{row.reproduced:.1f}" + ("" if row.sd is None else f" ± {row.sd:.1f} (n = {row.n})")
         if row.difference is not None:
-            difference = f"{row.difference:+.1f}"
+            difference = f"{row.difference:+z.1f}"
         if row.low is not None and row.high is not None:
             interval = f"{row.low:.1f} to {row.high:.1f}"
         cells = [row.method, _name(row), metric_name(row.metric), reported, reproduced, interval, difference, verdict]
-        yield "| " + " | ".join([*cells, row.conditions]) + " |"
+        yield "| " + " | ".join([*cells, "; ".join(filter(None, [row.conditions, row.remarks]))]) + " |"
     yield ""
-
-
-def _methods(rows: Sequence[Row]) -> list[str]:
-    """The paper's own method first."""
-    return sorted(dict.fromkeys(row.method for row in rows), key=lambda method: method != OURS)
 
 
 def _name(row: Row) -> str:
@@ -121,27 +122,38 @@ def write_plot(rows: Sequence[Row], png: Path, pdf: Path) -> None:
 
 def draw(rows: Sequence[Row]) -> Figure:
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    figure = Figure(figsize=(4 * max(1, len(metrics)), 4.4), layout="constrained")
+    figure = Figure(figsize=(4 * max(1, len(metrics)), 6), layout="constrained")
     if not metrics:
         figure.text(0.5, 0.5, "Nothing was run on the paper's data.", ha="center")
         return figure
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        _draw_metric(axes, metric, [row for row in rows if row.metric == metric])
+    grid = figure.subplots(2, len(metrics), squeeze=False, sharex="col", height_ratios=(2, 1))
+    for axes, metric in zip(grid.T, metrics, strict=True):
+        _draw_metric(*axes, metric, [row for row in rows if row.metric == metric])
+    grid[0, 0].set_ylabel("reproduced (%), 95 % interval")
+    grid[1, 0].set_ylabel("difference (points)")
     found = [verdict for verdict in COLORS if any(row.verdict == verdict for row in rows)]
-    handles = [figure.axes[0].plot([], [], "o", color=COLORS[verdict], label=verdict)[0] for verdict in found]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(found), frameon=False)
+    handles = [grid[0, 0].plot([], [], "o", color=COLORS[verdict], label=verdict)[0] for verdict in found]
+    handles += [
+        grid[0, 0].plot([], [], MARKERS[own], color="0.3", mfc="none", label=label)[0]
+        for own, label in ((True, "the paper's method"), (False, "baselines"))
+        if any((row.method == OURS) == own for row in rows)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
 
-def _draw_metric(axes: Axes, metric: str, rows: Sequence[Row]) -> None:
+def _draw_metric(upper: Axes, lower: Axes, metric: str, rows: Sequence[Row]) -> None:
+    """Above the numbers themselves, below what they differ by; the band is grey."""
     numbers = [number for row in rows for number in (row.reported, row.reproduced)]
-    ends = [min(numbers) - 1, max(numbers) + 1]
-    axes.fill_between(ends, [end - BAND for end in ends], [end + BAND for end in ends], color="0.9", lw=0)
-    axes.plot(ends, ends, color="0.6", lw=0.8)
+    ends = np.array([min(numbers) - 1, max(numbers) + 1])
+    for axes, center in ((upper, ends), (lower, np.zeros(2))):
+        axes.fill_between(ends, center - BAND, center + BAND, color="0.9", lw=0)
+        axes.plot(ends, center, color="0.6", lw=0.8)
     for row in rows:
-        error = 0 if row.low is None else row.reproduced - row.low
-        marker = "o" if row.method == OURS else "s"
+        bars = None if row.low is None else [[row.reproduced - row.low], [row.high - row.reproduced]]
         style = {"color": COLORS[row.verdict], "ms": 4, "elinewidth": 0.8, "capsize": 2, "alpha": 0.8}
-        axes.errorbar(row.reported, row.reproduced, yerr=error, fmt=marker, **style)
-    axes.set(xlim=ends, ylim=ends, aspect="equal", title=metric_name(metric))
-    axes.set(xlabel="reported (%)", ylabel="reproduced (%), 95 % interval")
+        style["fmt"] = MARKERS[row.method == OURS]
+        upper.errorbar(row.reported, row.reproduced, yerr=bars, **style)
+        lower.errorbar(row.reported, row.difference, yerr=bars, **style)
+    upper.set(xlim=ends, ylim=ends, title=metric_name(metric))
+    lower.set(xlabel="reported (%)")

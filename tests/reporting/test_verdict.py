@@ -41,7 +41,7 @@ def find(rows, table, row, metric="image_auroc", method=OURS):
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ([98.6], "reproduced"),  # the edge belongs to the band, though 99.1 - 98.6 > 0.5 in binary
+        ([98.6], "reproduced"),  # the edge belongs to the band
         ([99.6], "reproduced"),
         ([98.59], "lower"),
         ([99.61], "higher"),
@@ -58,11 +58,24 @@ def test_verdict_compares_interval_and_band(values, verdict):
     assert judge(99.1, estimate(values)) == verdict
 
 
+def test_the_edges_belong_to_the_band_in_spite_of_binary_numbers():
+    assert 63.9 - 64.4 < -0.5
+    assert judge(64.4, estimate([63.9])) == "reproduced"
+
+
 def test_interval_is_students():
     found = estimate([1.0, 2.0, 3.0])
     assert (found.mean, found.sd, found.n) == (2, 1, 3)
     assert found.high - 2 == pytest.approx(4.302653 / 3**0.5)  # t table, 2 degrees of freedom
     assert 2 - found.low == pytest.approx(found.high - 2)
+
+
+def test_an_interval_ends_at_100(tmp_path):
+    """99.8 in print; 99.2 to 100.4 would reach over the band's upper end, 100.3, where no metric can be."""
+    for seed, number in enumerate((99.6, 99.8, 100.0)):
+        put(tmp_path, "carpet", {"image_auroc": number}, seed=seed)
+    row = find(verdicts(tmp_path, WIDE, [0, 1, 2]), "table1", "carpet")
+    assert (row.low, row.high, row.verdict) == (pytest.approx(99.303, abs=1e-3), 100, "reproduced")
 
 
 def test_without_models_every_printed_number_is_not_run(tmp_path):
@@ -101,7 +114,7 @@ def test_single_run_of_a_category(tmp_path):
     assert find(rows, "table3", "screw", "pixel_auroc").verdict == "lower"
     mean = find(rows, "table1", "mean")
     assert (mean.verdict, mean.reproduced) == ("not run", None)
-    assert mean.conditions == "1 of 15 categories run: no mean"
+    assert mean.remarks == "1 of 15 categories run: no mean"
 
 
 def test_mean_is_taken_for_each_seed_first(tmp_path):
@@ -141,6 +154,18 @@ def test_other_conditions_are_not_comparable(tmp_path, changes, condition):
     assert row.difference == pytest.approx(0)
 
 
+def test_settings_that_an_older_run_does_not_record_have_their_old_values(tmp_path):
+    for variant, backbone in (("maskrd", WIDE), ("mkd", "vgg16")):
+        put(tmp_path, "bottle", {"image_auroc": 99.4}, variant=variant, backbone=backbone)
+    for path in tmp_path.rglob("metrics.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        del content["training"]["recipe"]["normalize"]
+        path.write_text(json.dumps(content), encoding="utf-8")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert find(rows, "table1", "bottle").conditions == ""
+    assert find(rows, "table1", "bottle", method="MKD").conditions == "normalize on instead of off"
+
+
 def test_another_backbone_answers_its_row_of_table4_and_nothing_else(tmp_path):
     for category in MVTEC:
         put(tmp_path, category, {"image_auroc": 98.2, "pixel_auroc": 97.3, "aupro": 94.4}, backbone="resnet18")
@@ -161,7 +186,14 @@ def test_ablation_rows_are_judged_by_what_they_leave_out(tmp_path):
 def test_precision_is_remarked_but_comparable(tmp_path):
     put(tmp_path, "bottle", {"image_auroc": 100}, precision="bf16")
     row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
-    assert (row.verdict, row.conditions) == ("reproduced", "precision bf16")
+    assert (row.verdict, row.conditions, row.remarks) == ("reproduced", "", "precision bf16")
+
+
+def test_the_other_pro_is_remarked(tmp_path):
+    put(tmp_path, "bottle", {"aupro": 97.8, "pro_per_image": 96.4, "pixel_auroc": 98.9})
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert find(rows, "table3", "bottle", "aupro").remarks == "PRO per image 96.4"
+    assert find(rows, "table3", "bottle", "pixel_auroc").remarks == ""
 
 
 def test_numbers_lost_in_print_are_not_known(tmp_path):
@@ -185,7 +217,7 @@ def test_a_misprinted_mean_says_so(tmp_path):
     for category in MVTEC:
         put(tmp_path, category, {"pixel_auroc": 97.0}, variant="stpm", backbone="resnet18")
     row = find(verdicts(tmp_path, WIDE, [0]), "table3", "mean", "pixel_auroc", "STPM")
-    assert (row.verdict, row.conditions) == ("reproduced", "printed mean; the printed entries give 97.09")
+    assert (row.verdict, row.remarks) == ("reproduced", "printed mean; the printed entries give 97.09")
 
 
 def test_the_configuration_is_what_the_paper_says():
@@ -230,7 +262,7 @@ def test_csv_page_and_plot(tmp_path):
     write_verdict(rows, tmp_path / "v.csv")
     lines = (tmp_path / "v.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("table,method,row,metric,reported,reproduced,sd,n,low,high,difference,verdict")
-    assert "table1,Ours,screw,image_auroc,98.70,98.70,,1,,,0.00,reproduced,single run," in lines
+    assert "table1,Ours,screw,image_auroc,98.70,98.70,,1,,,0.00,reproduced,single run,," in lines
     write_plot(rows, tmp_path / "v.png", tmp_path / "v.pdf")
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "v.pdf").read_bytes().startswith(b"%PDF")

@@ -4,11 +4,16 @@
 rule download:
     output:
         "data/downloads/{file}",
-    wildcard_constraints:
-        file="|".join(re.escape(entry.file) for entry in [*SOURCES.datasets.values(), *SOURCES.weights.values()]),
     log:
         "data/logs/download-{file}.log",
+    wildcard_constraints:
+        file="|".join(
+            re.escape(entry.file)
+            for entry in [*SOURCES.datasets.values(), *SOURCES.weights.values()]
+        ),
     retries: 2
+    conda:
+        "../../envs/maskrd.yaml"
     resources:
         network=1,
     params:
@@ -16,11 +21,10 @@ rule download:
         checksum=lambda wildcards: checksum(source_key(wildcards)),
     message:
         "Downloading {wildcards.file}."
-    conda:
-        "../../envs/maskrd.yaml"
+    # Not redirected: the progress bar of gigabytes belongs on the screen.
     shell:
         f"python -m maskrd download --source {{params.source}} {SOURCE_OPTIONS} "
-        "--output {output:q} --log {log:q}"  # not redirected: the progress bar belongs on the screen
+        "--output {output:q} --log {log:q}"
 
 
 rule unpack:
@@ -32,12 +36,12 @@ rule unpack:
         "data/logs/unpack-{dataset}.log",
     wildcard_constraints:
         dataset="|".join(SOURCES.datasets),
+    conda:
+        "../../envs/maskrd.yaml"
     params:
         checksum=lambda wildcards: checksum(f"datasets.{wildcards.dataset}"),
     message:
         "Unpacking {input}."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         f"python -m maskrd unpack --source datasets.{{wildcards.dataset}} {SOURCE_OPTIONS} "
         "--archive {input:q} --folder data/{wildcards.dataset} --output {output:q} "
@@ -51,6 +55,8 @@ rule index:
         f"{RESULTS}/data/{{dataset}}/{{category}}.json",
     log:
         f"{RESULTS}/logs/index/{{dataset}}/{{category}}.log",
+    conda:
+        "../../envs/maskrd.yaml"
     threads: 4
     params:
         data=lambda wildcards: data_folder(wildcards.dataset),
@@ -59,8 +65,6 @@ rule index:
         memory=data_memory,
     message:
         "Checking the images of {wildcards.dataset}/{wildcards.category}."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd index --dataset {wildcards.dataset} --category {wildcards.category} --data {params.data:q} "
         "--output {output:q} --memory {params.memory:q} --threads {threads} > {log:q} 2>&1"
@@ -75,11 +79,11 @@ rule teacher:
         f"{RESULTS}/logs/teacher/{{backbone}}.log",
     wildcard_constraints:
         backbone="|".join(SOURCES.weights),
+    conda:
+        "../../envs/maskrd.yaml"
     threads: 1
     message:
         "Turning the ImageNet weights of {wildcards.backbone} into a teacher."
-    conda:
-        "../../envs/maskrd.yaml"
     shell:
         "python -m maskrd teacher --backbone {wildcards.backbone} --weights {input:q} --output {output:q} "
         "> {log:q} 2>&1"

@@ -31,7 +31,7 @@ rule train:
         "exec python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--recipe {params.recipe:q} --seed {wildcards.seed} "
         "--model {output.model:q} --history {output.history:q} --state {params.state:q} "
-        "--device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -61,7 +61,7 @@ rule evaluate:
         "exec python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
         "--metrics {output.metrics:q} --scores {output.scores:q} "
-        "--device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule heatmaps:
@@ -88,4 +88,4 @@ rule heatmaps:
     shell:
         "exec python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
-        "--output {output:q} --device {params.device} --threads {threads} --gpu-jobs {GPU_JOBS} > {log:q} 2>&1"
+        "--output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
