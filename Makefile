@@ -1,6 +1,8 @@
 # make setup   an environment in .venv, from the pinned and hashed requirements
 # make demo    every table and figure on generated data: no network, no GPU, minutes
 # make test    everything that must pass before a commit
+# make test-kill   a workflow killed at 20 random moments ends as an unbroken one
+# make test-slurm  a workflow through a real Slurm, with faults; root, Debian's slurm-wlm and munge
 # make lock    pin anew after a change of dependencies in pyproject.toml
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 CORES ?= 2
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-kill test-slurm lint lock clean
 
 setup: .venv/installed
 
@@ -28,6 +30,12 @@ demo: setup
 
 test: setup lint
 	$(BIN)/pytest
+
+test-kill: setup
+	$(BIN)/python -m tests.kill --kills 20
+
+test-slurm: setup
+	$(BIN)/python -m tests.slurm.run
 
 lint: setup
 	$(BIN)/ruff check .

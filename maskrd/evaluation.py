@@ -1,15 +1,11 @@
 """Testing one model: anomaly maps, image scores, metrics.json."""
 
 import csv
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from maskrd.data.index import Index
@@ -17,14 +13,9 @@ from maskrd.data.samples import Samples, load_test
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Training
 from maskrd.files import atomic_path, sha256_file, write_json
-from maskrd.methods import build_method
-from maskrd.methods.base import Method, gaussian_blur
 from maskrd.metrics import auroc, pixel_metrics, pro_per_image
-from maskrd.runtime import autocast, choose_device, configure, describe, explain_out_of_memory
-from maskrd.teacher import Teacher, load_teacher
-
-# Also the batch size of testing: images are scored one by one, so it doesn't change a number.
-BATCH_SIZE = 16
+from maskrd.runtime import describe
+from maskrd.scoring import BATCH_SIZE, Scorer, read_description
 
 
 @dataclass(frozen=True)
@@ -42,46 +33,18 @@ class Job:
     gpu_jobs: int = 1
 
 
-class Tester:
-    """A trained model, ready to score images."""
+class Tester(Scorer):
+    """A trained model that is the one wanted, and its test set."""
 
     def __init__(self, job: Job) -> None:
+        check_description(job, read_description(job.model))
+        super().__init__(job.model, job.teacher, job.evaluation, job.device, job.threads, job.gpu_jobs)
         self.job = job
-        self.device = choose_device(job.device, job.gpu_jobs)
-        configure(self.device, job.threads)
-        torch.manual_seed(0)  # read by mask_at_test only
         self.index = Index.read(job.index)
-        self.description = read_description(job.model)
-        check_description(job, self.description)
-        self.training = Training(**self.description["recipe"])
-        self.teacher: Teacher = load_teacher(job.teacher, self.training.normalize)[0].to(self.device)
-        method: Method = build_method(self.training, self.teacher)
-        method.load_state_dict(load_file(job.model))
-        self.method = method.to(self.device, memory_format=torch.channels_last).eval()
-        self.method.adjust_teacher()
-
-    @torch.no_grad()
-    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Blurred anomaly maps, float32 (N, H, W), and image scores, float32 (N,), of uint8 images (N, 3, H, W)."""
-        settings, batch = self.job.evaluation, torch.from_numpy(images).to(self.device)
-        with explain_out_of_memory(""), autocast(self.device, self.training.precision):
-            features = self.teacher(batch)
-            maps = gaussian_blur(self.method.anomaly_maps(batch, features, settings).float(), settings.blur_sigma)
-            scores = self.method.image_scores(batch, features, maps, settings)
-        return maps.cpu().numpy(), scores.float().cpu().numpy()
 
     def load_test(self) -> Samples:
         settings = self.training
         return load_test(self.index, self.job.data, settings.image_size, self.job.threads).cropped(settings.crop)
-
-
-def read_description(model: Path) -> dict:
-    """What a model file says of its training."""
-    try:
-        with safe_open(model, framework="pt") as file:
-            return json.loads(file.metadata()["model"])
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise MaskrdError(f"{model}: not a model of this pipeline ({error}). Delete it to train it anew.") from None
 
 
 def check_description(job: Job, description: dict) -> None:
@@ -142,7 +105,7 @@ def pixel_values(samples: Samples, maps: np.ndarray | None) -> dict[str, float |
 
 def write_scores(path: Path, samples: Samples, scores: np.ndarray) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", "defect", "score"])
         for entry, score in zip(samples.entries, scores, strict=True):
             name = entry.image if entry.record is None else f"{entry.image}#{entry.record}"

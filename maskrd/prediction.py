@@ -6,43 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from PIL import Image
-from safetensors.torch import load_file
 
 from maskrd.data.index import IMAGE_SUFFIXES, load_image
 from maskrd.data.samples import Samples
 from maskrd.errors import MaskrdError
-from maskrd.evaluation import BATCH_SIZE, read_description
-from maskrd.experiment import Evaluation, Training
+from maskrd.experiment import Evaluation
 from maskrd.files import atomic_path, sha256_file
-from maskrd.methods import build_method
-from maskrd.methods.base import gaussian_blur
-from maskrd.runtime import autocast, choose_device, configure
-from maskrd.teacher import load_teacher
+from maskrd.scoring import BATCH_SIZE, Scorer, read_description
 
 OVERLAY = 0.45  # opacity of the anomaly map on the image
 
 
-class Predictor:
-    """A model file with its teacher, ready for images."""
+class Predictor(Scorer):
+    """A model file, tested as its metrics.json says, and images from anywhere."""
 
     def __init__(self, model: Path, teacher: Path | None, device: str, threads: int) -> None:
         description = read_description(model)
         teacher = teacher or teacher_beside(model, description["backbone"])
         if sha256_file(teacher) != description["teacher_sha256"]:
             raise MaskrdError(f"{teacher}: not the teacher that {model} was trained with. Give that one by --teacher.")
-        self.device = choose_device(device)
-        configure(self.device, threads)
-        torch.manual_seed(0)  # read by mask_at_test only
-        self.training = Training.parse(f"{model}: recipe", json.dumps(description["recipe"]))
-        self.evaluation = evaluation_beside(model)
-        self.teacher = load_teacher(teacher, self.training.normalize)[0].to(self.device)
-        method = build_method(self.training, self.teacher)
-        method.load_state_dict(load_file(model))
-        self.method = method.to(self.device, memory_format=torch.channels_last).eval()
-        self.method.adjust_teacher()
+        super().__init__(model, teacher, evaluation_beside(model), device, threads)
 
     def load(self, paths: Sequence[Path]) -> np.ndarray:
         """uint8 (N, 3, S, S): resized and cropped as for training. Raises MaskrdError naming all unreadable files."""
@@ -58,18 +43,10 @@ class Predictor:
             raise MaskrdError("\n".join([f"{len(errors)} of {len(paths)} images can't be used.", *errors]))
         return Samples((), np.stack(images), None).cropped(self.training.crop).images
 
-    @torch.no_grad()
-    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Blurred anomaly maps, float32 (N, S, S), and image scores, float32 (N,); both as in evaluation."""
-        maps, scores = [], []
-        for start in range(0, len(images), BATCH_SIZE):
-            batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(self.device)
-            with autocast(self.device, self.training.precision):
-                features = self.teacher(batch)
-                raw = self.method.anomaly_maps(batch, features, self.evaluation).float()
-                blurred = gaussian_blur(raw, self.evaluation.blur_sigma)
-                scores.append(self.method.image_scores(batch, features, blurred, self.evaluation).float().cpu().numpy())
-            maps.append(blurred.cpu().numpy())
+    def score_all(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`score`, a batch at a time."""
+        parts = [self.score(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
+        maps, scores = zip(*parts, strict=True)
         return np.concatenate(maps), np.concatenate(scores)
 
 
@@ -139,7 +116,7 @@ def predict(
     files = find_images(paths)
     predictor = Predictor(model, teacher, device, threads)
     images = predictor.load(files)
-    maps, scores = predictor.score(images)
+    maps, scores = predictor.score_all(images)
     low, high = map_range(model, maps)
     names = [f"{position:04d}-{path.stem}.png" for position, path in enumerate(files)]
     for name, image, anomaly_map in zip(names, images, maps, strict=True):

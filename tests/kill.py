@@ -35,7 +35,7 @@ CONFIG = {
     "results": RESULTS,
     "backbones": ["demo_resnet18"],
     "datasets": {"mvtec_ad": {"path": "images", "categories": ["bolt", "nut"]}},
-    "train": {"image_size": 32, "epochs": 60, "batch_size": 2, "msff_channels": 32, "precision": "fp32"},
+    "train": {"image_size": 32, "epochs": 15, "batch_size": 2, "msff_channels": 32, "precision": "fp32"},
     "tables": {"table5": {"variants": ["no_fmm", "maskrd"]}},
 }
 

@@ -48,3 +48,4 @@ def test_training_and_evaluation_import_torch_alone(training_job, evaluation, tm
     assert json.loads((tmp_path / "metrics.json").read_text())["training"]["epochs"] == 1
     assert "torch" in loaded
     assert not loaded & NEVER_IN_JOBS
+    assert "sympy" not in loaded  # comes with torch._dynamo, 4 s

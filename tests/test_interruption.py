@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from maskrd.training import FeatureSource, Interrupted, Job, Trainer, train
 
-LONG = {"epochs": 120, "batch_size": 2}  # three steps an epoch, some seconds in all
+LONG = {"epochs": 40, "batch_size": 2}  # three steps an epoch, seconds in all
 SECONDS = 90  # a hung process fails the test
 
 

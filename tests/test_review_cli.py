@@ -23,11 +23,12 @@ from maskrd.cli import app
 from maskrd.configuration import load_experiment
 from maskrd.errors import MaskrdError
 from maskrd.evaluation import Job as EvaluationJob
-from maskrd.evaluation import evaluate, read_description
+from maskrd.evaluation import evaluate
 from maskrd.experiment import Model
 from maskrd.prediction import predict
 from maskrd.reporting.explain import Places, explain
 from maskrd.reporting.status import error_of, model_status, overview
+from maskrd.scoring import read_description
 from maskrd.training import train
 
 ROOT = Path(__file__).parents[1]

@@ -3,20 +3,19 @@
 import json
 import re
 
+import yaml
+
 from tests.workflow.conftest import Workspace
 
 # Says what Snakemake made of a profile.
 SNAKEFILE = """
 import json
 
-settings = workflow.resource_settings
 gpu = workflow.global_resources.get("gpu")
 print("SETTINGS", json.dumps({
     "gpu": gpu and gpu.value,
-    "gpu_is_global": workflow.resource_scopes.is_global("gpu"),
-    "nodes": settings.nodes,
-    "triggers": sorted(str(trigger) for trigger in workflow.rerun_triggers),
-    "retries": workflow.execution_settings.retries,
+    "gpu_of_each_submission": workflow.resource_scopes.is_local("gpu"),
+    "nodes": workflow.resource_settings.nodes,
 }))
 
 rule all:
@@ -36,12 +35,16 @@ def settings(workspace: Workspace, *options: str) -> dict:
 
 def test_a_cluster_isnt_held_to_the_default_profiles_single_gpu(clone: Workspace) -> None:
     default, slurm = settings(clone), settings(clone, "--workflow-profile", "profiles/slurm")
-    assert (default["gpu"], default["gpu_is_global"]) == (1, True)
+    assert (default["gpu"], default["gpu_of_each_submission"]) == (1, False)
     # One GPU for each submission, and as many submissions as there are jobs.
-    assert (slurm["gpu"], slurm["gpu_is_global"]) == (1, False)
+    assert (slurm["gpu"], slurm["gpu_of_each_submission"]) == (1, True)
     assert slurm["nodes"] > 1
-    assert slurm["triggers"] == default["triggers"]
-    assert slurm["retries"] > 0
+
+
+def test_no_profile_retrains_what_another_made(clone: Workspace) -> None:
+    texts = [(clone.folder / f"profiles/{name}/config.yaml").read_text() for name in ("default", "slurm")]
+    default, slurm = map(yaml.safe_load, texts)
+    assert slurm["rerun-triggers"] == default["rerun-triggers"]
 
 
 def test_the_slurm_profile_plans_the_whole_paper(clone: Workspace) -> None:

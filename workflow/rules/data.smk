@@ -12,6 +12,8 @@ rule download:
             for entry in [*SOURCES.datasets.values(), *SOURCES.weights.values()]
         ),
     retries: 2
+    # Where Snakemake itself runs: compute nodes may have no internet.
+    localrule: True
     conda:
         "../../envs/maskrd.yaml"
     resources:

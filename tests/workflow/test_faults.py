@@ -1,0 +1,74 @@
+"""Faults cost the job they hit: the message names them, and finished models stay as they are."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import write_category
+from tests.workflow.conftest import Workspace
+
+MODELS = "results/tiny/models/mvtec_ad"
+
+
+def dates(workspace: Workspace) -> dict[str, int]:
+    """When each model and its metrics were written."""
+    files = [path for path in (workspace.folder / MODELS).rglob("*") if path.is_file()]
+    return {str(path.relative_to(workspace.folder)): path.stat().st_mtime_ns for path in files}
+
+
+def test_a_corrupt_image_and_a_vanished_category_cost_only_their_own_models(copy: Workspace, tiny: dict) -> None:
+    images = copy.folder / "images"
+    broken = write_category(images, "broken") / "train/good/003.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    dataset = {"path": "images", "categories": ["bolt", "nut", "broken", "gone", "sound"]}
+    write_category(images, "sound")
+    before = dates(copy)
+    outcome = copy.snakemake(
+        "--resources", "gpu=2", "--", "table1", config={**tiny, "datasets": {"mvtec_ad": dataset}}
+    )  # fmt: skip
+    assert outcome.code != 0
+    assert "broken/train/good/003.png" in outcome.output
+    assert "gone" in outcome.output
+    after = dates(copy)
+    assert before.items() <= after.items()
+    assert f"{MODELS}/sound/maskrd/demo_resnet18/seed0/metrics.json" in after
+    assert not [name for name in after if "/broken/" in name or "/gone/" in name]
+
+
+def test_results_that_cannot_be_written_are_named(copy: Workspace, tiny: dict) -> None:
+    """Root may write into read-only folders, so a file stands where the folder should be."""
+    before = dates(copy)
+    shutil.rmtree(copy.folder / "results/tiny/tables")
+    (copy.folder / "results/tiny/tables").write_text("not a folder")
+    outcome = copy.snakemake("--", "table5", config=tiny)
+    assert outcome.code != 0
+    assert "results/tiny/tables" in outcome.output
+    assert dates(copy) == before
+
+
+def test_a_second_snakemake_is_told_of_the_first(copy: Workspace, tiny: dict) -> None:
+    started = copy.folder / "started"
+    (copy.folder / "Snakefile").write_text(
+        f"rule slow:\n    output: 'results/slow'\n    shell: 'touch {started}; exec sleep 60'\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "snakemake", "--cores", "1"]
+    with subprocess.Popen(
+        command, cwd=copy.folder, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ}
+    ) as first:
+        try:
+            wait_for(started)
+            outcome = copy.snakemake()
+        finally:
+            os.killpg(first.pid, 9)
+    assert outcome.code != 0
+    assert "--unlock" in outcome.output
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.1)
