@@ -229,6 +229,7 @@ class Experiment(Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct]
     backbones: Annotated[tuple[Backbone, ...], Field(min_length=1), Distinct]
     device: Literal["auto", "cpu", "cuda"]
+    partial: bool
     sources: Path
     datasets: dict[DatasetName, Dataset]
     weights: dict[Backbone, str | None]

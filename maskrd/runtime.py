@@ -3,11 +3,11 @@
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
 
 import torch
 from filelock import FileLock
 
+from maskrd import __version__
 from maskrd.devices import claim_slot, lock_folder
 from maskrd.errors import MaskrdError
 
@@ -76,6 +76,6 @@ def describe(device: torch.device) -> dict[str, str]:
     return {
         "device": name,
         "python": platform.python_version(),
-        "maskrd": version("maskrd"),
+        "maskrd": __version__,
         "torch": torch.__version__,
     }

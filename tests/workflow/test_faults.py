@@ -1,11 +1,14 @@
 """Faults cost the job they hit: the message names them, and finished models stay as they are."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import yaml
 
 from tests.conftest import write_category
 from tests.workflow.conftest import Workspace
@@ -65,6 +68,23 @@ def test_a_second_snakemake_is_told_of_the_first(copy: Workspace, tiny: dict) ->
             os.killpg(first.pid, 9)
     assert outcome.code != 0
     assert "--unlock" in outcome.output
+
+
+def test_a_configuration_edited_during_a_run_changes_nothing_of_that_run(copy: Workspace, tiny: dict) -> None:
+    """Jobs get their recipe on the command line, so they keep what the run began with."""
+    shutil.rmtree(copy.folder / MODELS / "nut")
+    config, log = copy.folder / "mine.yaml", copy.folder / "results/tiny/logs/train"
+    config.write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    shutil.rmtree(log)
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(config), "--cores", "1", "--", "table5"]
+    with subprocess.Popen(command, cwd=copy.folder, stderr=subprocess.DEVNULL) as run:
+        wait_for(log / "mvtec_ad/nut")
+        config.write_text(yaml.safe_dump({**tiny, "train": {**tiny["train"], "epochs": 7}}), encoding="utf-8")
+        assert run.wait() == 0
+    written = list((copy.folder / MODELS / "nut").rglob("metrics.json"))
+    assert len(written) == 2
+    for path in written:
+        assert json.loads(path.read_text(encoding="utf-8"))["training"]["recipe"]["epochs"] == 1
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:

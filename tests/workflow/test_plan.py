@@ -131,6 +131,19 @@ def test_tables_come_back_from_metrics_alone(copy: Workspace, tiny: dict) -> Non
     assert (results / "tables/table5.csv").read_text(encoding="utf-8") == before
 
 
+def test_partial_tables_have_dashes_and_train_nothing(copy: Workspace, tiny: dict) -> None:
+    results = copy.folder / "results/tiny"
+    shutil.rmtree(results / "models/mvtec_ad/nut/maskrd")
+    partial = {**tiny, "partial": True}
+    assert plan(copy, partial) == {"table": 2, "paired": 1}
+    assert copy.snakemake("--", "table1", config=partial).code == 0
+    rows = (results / "tables/table1.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[1].startswith("Bolt,")
+    assert not rows[1].endswith(",-")
+    assert rows[2:] == ["Nut,-", "Mean,-"]
+    assert "1 of 2 models" in (results / "tables/table1.tex").read_text(encoding="utf-8")
+
+
 def test_nothing_is_written_outside_the_results(finished: Workspace) -> None:
     known = {"Snakefile", "config.yaml", "workflow", "profiles", "envs", "site", "mine.yaml", "images"}
     made = {path.name for path in finished.folder.iterdir()} - known

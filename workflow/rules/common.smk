@@ -152,10 +152,10 @@ def model_files(name):
 
 
 def metrics_files(table):
-    return [
-        f"{RESULTS}/models/{model.path}/metrics.json"
-        for model in experiment.report(table).models()
-    ]
+    """The metrics of a table's models; with `partial` those that are there."""
+    models = experiment.report(table).models()
+    files = [f"{RESULTS}/models/{model.path}/metrics.json" for model in models]
+    return [file for file in files if not experiment.partial or Path(file).exists()]
 
 
 def heatmap_files(figure):
