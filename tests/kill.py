@@ -144,7 +144,9 @@ def run(folder: Path, kills: int, seed: int, categories: tuple[str, ...] = ("bol
             print(f"kill {count.kills} of {kills}: {len(finished)} models finished", flush=True)
         finish(start(folder), folder)
         count.rounds += 1
-        assert outcome(folder) == expected, f"round {count.rounds} ended with other numbers than an unbroken run"
+        found = outcome(folder)
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        assert not differing, f"round {count.rounds} differs from an unbroken run in {', '.join(differing)}"
         assert not count.retrained, "a finished model was trained again"
     return count
 

@@ -65,7 +65,7 @@ def test_a_backbone_that_the_method_cannot_read_is_refused(config, variant, back
 
 
 def test_mkd_has_no_place_in_a_table_of_resnets(config):
-    config["tables"]["systems"] = {**TABLE, "rows": "backbones"}
+    config["tables"]["systems"] = {**TABLE, "rows": "backbones", "variants": ["mkd"]}
     assert "variant mkd (method mkd) needs a VGG" in complaint(config)
 
 

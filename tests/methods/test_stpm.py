@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from maskrd.experiment import Evaluation, Experiment
 from maskrd.layers.resnet import init_weights
 from maskrd.methods.stpm import STPM, normalized_squared_distance
+from maskrd.optim import SGD
 from maskrd.teacher import ARCHITECTURES, Teacher
 from maskrd.training import build_optimizer
 
@@ -41,9 +42,9 @@ def unit_distances(method: STPM, images: torch.Tensor) -> list[np.ndarray]:
 
 def test_optimizer_is_the_published_one(variant, method):
     optimizer = build_optimizer(variant.training, method)
-    assert type(optimizer) is torch.optim.SGD
-    (group,) = optimizer.param_groups
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-4)
+    assert type(optimizer) is SGD
+    settings = optimizer.settings
+    assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (0.4, 0.9, 1e-4)
 
 
 def test_distance_does_not_depend_on_length():

@@ -1,0 +1,117 @@
+"""The bill before paying: counted as training runs it, each model once."""
+
+import json
+from collections.abc import Callable
+from math import ceil
+
+import pytest
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from maskrd import cli
+from maskrd.data.sources import load_sources
+from maskrd.errors import MaskrdError
+from maskrd.experiment import KNOWN_CATEGORIES, Experiment
+from maskrd.plan import BATCH, Plan, known_counts, network_cost, size_of
+from maskrd.training import FeatureSource, Trainer
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def demo(default_config) -> Experiment:
+    """The demo with table5 alone: no_fmm and maskrd on two categories."""
+    small = yaml.safe_load((ROOT / "workflow/config/demo.yaml").read_text(encoding="utf-8"))
+    datasets = {**default_config["datasets"], **small["datasets"]}
+    table = {**default_config["tables"]["table5"], **small["tables"]["table5"]}
+    train = {**default_config["train"], **small["train"]}
+    changes = {"datasets": datasets, "train": train, "tables": {"table5": table, "again": table}, "figures": {}}
+    return Experiment.load({**default_config, **changes, "backbones": ["demo_resnet18"]})
+
+
+def flops_of_torch(call: Callable, *arguments: object) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call(*arguments)
+    return counter.get_total_flops()
+
+
+def test_published_counts_add_up(default_config):
+    counts = known_counts()
+    train, test = (sum(column) for column in zip(*counts["mvtec_ad"].values(), strict=True))
+    expected = {
+        part.what: part.count for part in load_sources(ROOT / "workflow/sources.yaml")["datasets.mvtec_ad"].expected
+    }
+    assert (train, test) == (expected["training images"], expected["test images"])
+    assert set(counts["mvtec_ad"]) == set(default_config["datasets"]["mvtec_ad"]["categories"])
+    assert set(counts["cifar10"]) == set(KNOWN_CATEGORIES["cifar10"])
+    assert set(counts["digits"]) == set(KNOWN_CATEGORIES["digits"])
+
+
+def test_flops_without_content_are_those_of_a_real_step(training_job, evaluation):
+    trainer = Trainer(training_job(batch_size=BATCH))
+    cost = network_cost(trainer.settings, evaluation(), "demo_resnet18")
+    kept, recomputed = (FeatureSource(trainer.teacher, trainer.images, "fp32", BATCH, cache_gb=size) for size in (1, 0))
+    positions = trainer.train_positions[:BATCH]
+    step, with_teacher = (flops_of_torch(trainer.step, source, positions) for source in (kept, recomputed))
+    assert cost.step_flops * BATCH == step > 0
+    assert cost.teacher_flops * BATCH == with_teacher - step > 0
+    assert cost.parameters == size_of(trainer.method)
+    assert cost.feature_bytes * len(trainer.images) == sum(level.nbytes for level in kept.cache)
+
+
+@pytest.mark.parametrize("variant", ["rd", "stpm", "mkd", "msfd", "asymmetric"])
+def test_every_method_can_be_counted(default_config, variant):
+    recipe = Experiment.load(default_config).recipe("mvtec_ad", variant)
+    backbone = "demo_vgg16" if variant == "mkd" else "demo_resnet18"
+    cost = network_cost(recipe.training, recipe.evaluation, backbone)
+    assert cost.step_flops > 0
+    assert cost.test_flops > cost.teacher_flops > 0
+    assert cost.activation_bytes > cost.feature_bytes
+
+
+def test_a_bill_counts_every_model_once(demo):
+    plan = Plan(demo, cache_gb=4)
+    bill = plan.bill(plan.models)
+    epochs, batch_size = demo.train["epochs"], demo.train["batch_size"]
+    assert bill.models == 4
+    assert bill.images == 4 * epochs * 48
+    assert bill.steps == 4 * epochs * ceil(48 / batch_size)
+    assert plan.bill(plan.models * 2) == bill == plan.bill(plan.reports["again"])
+    training = sum(epochs * 48 * cost.step_flops + 48 * cost.teacher_flops for cost in plan.costs.values())
+    assert bill.flops == pytest.approx(training + sum(36 * cost.test_flops for cost in plan.costs.values()))
+
+
+def test_features_that_are_not_kept_are_paid_in_every_epoch(demo):
+    kept, recomputed = Plan(demo, cache_gb=4), Plan(demo, cache_gb=0)
+    more = (demo.train["epochs"] - 1) * 48 * sum(cost.teacher_flops for cost in kept.costs.values())
+    assert recomputed.bill(kept.models).flops - kept.bill(kept.models).flops == pytest.approx(more)
+
+
+def test_an_index_counts_where_there_is_one(demo, tmp_path):
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/weave.json").write_text(json.dumps({"train": [{}] * 16, "test": [{}] * 3}))
+    plan = Plan(demo.model_copy(update={"results": tmp_path}), cache_gb=4)
+    assert plan.bill(plan.models).images == 2 * demo.train["epochs"] * (16 + 48)
+    assert not plan.uncounted
+
+
+def test_a_category_without_a_known_count_is_named(demo, tmp_path):
+    odd = demo.datasets["demo"].model_copy(update={"categories": ("weave", "screws")})
+    plan = Plan(demo.model_copy(update={"results": tmp_path, "datasets": {**demo.datasets, "demo": odd}}), cache_gb=4)
+    assert plan.uncounted == ["demo/screws"]
+    assert plan.bill(plan.models).models == 2
+
+
+def test_nothing_configured_is_told(demo):
+    with pytest.raises(MaskrdError, match="nothing to plan"):
+        Plan(demo.model_copy(update={"tables": {}}), cache_gb=4)
+
+
+def test_the_command_prints_the_bill(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["plan", "--threads", "1", "--configfile", "workflow/config/demo.yaml"]
+    result = CliRunner().invoke(cli.app, command, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "all, each model once" in result.output
+    assert "GFLOP/s" in result.output
+    assert "Memory" in result.output
