@@ -18,11 +18,11 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import scipy
 import sklearn
+from common import processor
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score
@@ -111,12 +111,6 @@ def peak_mib(function: Callable[[], object]) -> float:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return round(peak / 2**20, 1)
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def measure(images: int, rounds: int) -> dict:

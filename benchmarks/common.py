@@ -1,0 +1,179 @@
+"""What the benchmarks share: a generated category and teacher, taking turns, the matrix peak, the machine."""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from maskrd.data.index import build_index
+from maskrd.experiment import Evaluation, Experiment, Training
+from maskrd.layers.resnet import ARCHITECTURES, init_weights, stage
+from maskrd.methods import build_method
+from maskrd.methods.maskrd import MaskedReverseDistillation
+from maskrd.runtime import describe
+from maskrd.teacher import Teacher, TeacherFile, save_teacher
+from maskrd.training import Job
+
+ROOT = Path(__file__).parents[1]
+RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmarks that run a network."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--variant", default="rd", help="of config.yaml (default: %(default)s)")
+    parser.add_argument("--backbone", default="resnet18", choices=RESNETS)
+    parser.add_argument("--image-size", type=int, default=256, help="pixels (default: %(default)s)")
+    parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=cores, help="of the CPU (default: all, here %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of every variant (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def recipe(arguments: argparse.Namespace, **changes: object) -> tuple[Training, Evaluation]:
+    """The recipe of a variant of config.yaml on MVTec AD, with the options' values and `changes`."""
+    experiment = Experiment.load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    if arguments.variant not in experiment.variants:
+        sys.exit(f"--variant {arguments.variant}: known are {', '.join(experiment.variants)}")
+    chosen = experiment.recipe("mvtec_ad", arguments.variant)
+    if chosen.training.method == "mkd":
+        sys.exit(f"--variant {arguments.variant}: its teacher is a VGG, and RD4AD's loop needs a ResNet")
+    changes = {"image_size": arguments.image_size, "precision": arguments.precision, **changes}
+    return chosen.training.model_copy(update=changes), chosen.evaluation
+
+
+def training_job(arguments: argparse.Namespace, settings: Training, folder: Path, images: int, cache_gb: float) -> Job:
+    """A training on `images` generated images and a teacher of random weights, with all files in `folder`."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", images), ("test", 1)):
+        (folder / "data/noise" / split / "good").mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (settings.image_size, settings.image_size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"data/noise/{split}/good/{number:03d}.png")
+    build_index("demo", "noise", folder / "data", arguments.threads).write(folder / "index.json")
+    torch.manual_seed(0)
+    pyramid = ARCHITECTURES[arguments.backbone].build()
+    init_weights(pyramid)
+    save_teacher(pyramid, TeacherFile(arguments.backbone, "0" * 64), folder / "teacher.safetensors")
+    return Job(
+        index=folder / "index.json",
+        data=folder / "data",
+        teacher=folder / "teacher.safetensors",
+        model=folder / "model.safetensors",
+        history=folder / "history.csv",
+        state=folder / "state",
+        recipe=settings,
+        seed=0,
+        device=arguments.device,
+        threads=arguments.threads,
+        cache_gb=cache_gb,
+        state_minutes=60,
+    )
+
+
+class ReferenceEncoder:
+    """RD4AD's teacher: a ResNet in evaluation mode that also runs the stage 4 whose output nobody reads.
+
+    Nothing keeps gradients from reaching its weights; call it under no_grad where RD4AD does. It has `teacher`'s
+    weights, in fp32 and the contiguous layout.
+    """
+
+    def __init__(self, teacher: Teacher, device: torch.device) -> None:
+        architecture = teacher.architecture
+        self.pyramid = copy.deepcopy(teacher.pyramid)
+        self.stage4 = stage(architecture, 4, architecture.channels(3), stride=2)
+        for part in (self.pyramid, self.stage4):
+            part.to(device, memory_format=torch.contiguous_format).eval().requires_grad_()
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        features = self.pyramid(images)
+        self.stage4(features[-1])
+        return features
+
+    def clear_gradients(self) -> None:
+        """RD4AD lets them add up; here they are dropped after every step, and their memory with them."""
+        self.pyramid.zero_grad()
+        self.stage4.zero_grad()
+
+
+def reference_student(
+    teacher: Teacher, arguments: argparse.Namespace, device: torch.device
+) -> MaskedReverseDistillation:
+    """RD4AD's bottleneck and decoder for that teacher: the variant `rd`, whatever is benchmarked."""
+    settings, _ = recipe(argparse.Namespace(**{**vars(arguments), "variant": "rd"}))
+    return build_method(settings, teacher).to(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU, which works on after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def take_turns(
+    calls: dict[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of one call, by name, one value a round, after an untimed round: a busy machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            print(f"round {number}/{rounds}: {name}", file=sys.stderr)
+            synchronize(device)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            synchronize(device)
+            if number:
+                seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def peak_candidates(device: torch.device, precision: str) -> dict[str, tuple[Callable[[], object], int]]:
+    """Two large products in that precision with their FLOPs; the faster one is taken for the machine's peak.
+
+    torch.mm and convolutions come from different libraries, and either may be the faster: on AMD's processors
+    convolutions in fp32 run more than twice as fast.
+    """
+    side, images, channels = (8192, 256, 512) if device.type == "cuda" else (2048, 16, 256)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    x = torch.randn(images, channels, 32, 32).to(**layout)
+    kernel = torch.randn(channels, channels, 3, 3).to(**layout)
+    return {
+        "torch.mm": (lambda: torch.mm(a, b), 2 * side**3),
+        "3x3 convolution": (lambda: F.conv2d(x, kernel, padding=1), 2 * 9 * x.numel() * channels),
+    }
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    load = [round(value, 1) for value in os.getloadavg()]
+    return {**describe(device), "processor": processor(), "cores": os.cpu_count(), "load": load}
+
+
+def print_json(result: dict) -> None:
+    print(json.dumps(result, indent=1))
