@@ -1,7 +1,7 @@
 """A tiny workflow through a real Slurm, with faults: `make test-slurm`, as root on Debian.
 
-A training is cancelled half-way, jobs ask for too little memory, a partition doesn't exist. The last line states
-jobs, faults and models lost.
+A training is cancelled half-way, jobs ask for too little memory, a partition doesn't exist; several models share one
+submission. The last line states jobs, faults and models lost.
 """
 
 import os
@@ -52,13 +52,15 @@ class Rehearsal:
             write_category(folder / "images", category)
         begin_anew(folder)
 
-    def start(self, target: str, partition: str = "gpu", memory: str = "1500") -> subprocess.Popen[str]:
+    def start(
+        self, *targets: str, partition: str = "gpu", memory: str = "1500", options: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
         config = {**CONFIG, "train": {**CONFIG["train"], "epochs": 60}, "tables": {"table5": {"variants": ["maskrd"]}}}
         (self.folder / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         resources = [f"slurm_partition={partition}", f"mem_mb={memory}", "runtime=30"]
-        command = [sys.executable, "-m", "snakemake", *PROFILE, "--default-resources", *resources]
+        command = [sys.executable, "-m", "snakemake", *PROFILE, *options, "--default-resources", *resources]
         return subprocess.Popen(
-            [*command, "--configfile", "mine.yaml", "--", target],
+            [*command, "--configfile", "mine.yaml", "--", *targets],
             cwd=self.folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=(self.folder / "snakemake.log").open("w"), stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -110,20 +112,32 @@ def wrong_partition(rehearsal: Rehearsal) -> None:
     assert "nowhere" in result.output, result.output
 
 
+def several_in_one_submission(rehearsal: Rehearsal) -> None:
+    """No fault: what profiles/slurm offers for short trainings."""
+    groups = ("--groups", "train=model", "evaluate=model", "--group-components", "model=2", "--cores", "1")
+    targets = [
+        model(category, "simam_only").replace("model.safetensors", "metrics.json") for category in ("bolt", "nut")
+    ]
+    result = rehearsal.finish(rehearsal.start(*targets, options=groups))
+    assert result.code == 0, result.output
+    assert result.submitted == 1, result.output
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *arguments: sys.exit("Stopped."))  # and stop the daemons, too
     started, lost = time.monotonic(), 0
     faults = (cancelled_half_way, too_little_memory, wrong_partition)
+    scenes = (*faults, several_in_one_submission)
     with tempfile.TemporaryDirectory() as daemons, tempfile.TemporaryDirectory() as work:
         rehearsal = Rehearsal(Path(work))
         with cluster(Path(daemons)):
             before: dict[Path, int] = {}
-            for fault in faults:
-                fault(rehearsal)
+            for scene in scenes:
+                scene(rehearsal)
                 now = tested_models(Path(work))
                 lost += sum(now.get(path) != date for path, date in before.items())
                 before = now
-                print(f"{fault.__name__}: as it should be; {len(now)} models, {time.monotonic() - started:.0f} s")
+                print(f"{scene.__name__}: as it should be; {len(now)} models, {time.monotonic() - started:.0f} s")
         assert outcome(Path(work))
     print(f"{rehearsal.jobs} Slurm jobs, {len(faults)} faults, {lost} models lost.")
     sys.exit(lost > 0)

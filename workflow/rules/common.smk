@@ -37,8 +37,11 @@ SOURCE_OPTIONS = (
 GENERATED = ("demo", "digits")
 # How many jobs may use a GPU at a time, for them to find a free one. On a cluster each has its own.
 # An environment variable: as a parameter of the rules, another limit would train everything anew.
-GPU_JOBS = workflow.global_resources.get("gpu")
-os.environ.update(MASKRD_GPU_JOBS=str(GPU_JOBS.value if GPU_JOBS else 1))
+# (`get` gives a resource without value where a job of a cluster has none.)
+GPU_JOBS = (
+    workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
+)
+os.environ.update(MASKRD_GPU_JOBS=str(GPU_JOBS))
 JOB = "{dataset}/{category}/{variant}/{backbone}/seed{seed}"
 
 
