@@ -66,11 +66,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send(self, data: bytes) -> None:
+        # Counted first: who has received the bytes may look at the count at once.
+        self.server.bytes_sent += len(data)
         try:
             self.wfile.write(data)
         except OSError:  # the client has gone
-            return
-        self.server.bytes_sent += len(data)
+            self.server.bytes_sent -= len(data)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
