@@ -7,7 +7,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,30 +115,6 @@ def reference_student(
     """RD4AD's bottleneck and decoder for that teacher: the variant `rd`, whatever is benchmarked."""
     settings, _ = recipe(argparse.Namespace(**{**vars(arguments), "variant": "rd"}))
     return build_method(settings, teacher).to(device)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, which works on after a call has returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def take_turns(
-    calls: dict[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of one call, by name, one value a round, after an untimed round: a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            print(f"round {number}/{rounds}: {name}", file=sys.stderr)
-            synchronize(device)
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            synchronize(device)
-            if number:
-                seconds[name].append((time.perf_counter() - start) / repeats)
-    return seconds
 
 
 def peak_candidates(device: torch.device, precision: str) -> dict[str, tuple[Callable[[], object], int]]:

@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 from maskrd import evaluation
 from maskrd.data.index import Index
 from maskrd.data.samples import load_train
+from maskrd.speed import take_turns
 from maskrd.training import train
 
 BATCH_SIZE = 16
@@ -68,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         REFERENCE: reference_score(tester, arguments, images[0]),
     }
     repeats = 10 if tester.device.type == "cuda" else 1
-    seconds = common.take_turns(calls, arguments.rounds, repeats, tester.device)
+    seconds = take_turns(calls, arguments.rounds, repeats, tester.device)
     seconds[BATCH] = [taken / BATCH_SIZE for taken in seconds[BATCH]]
     milliseconds = {name: common.summary([1000 * taken for taken in values]) for name, values in seconds.items()}
     reference = milliseconds[REFERENCE]["median"]

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskrd.speed import take_turns
 from maskrd.training import FeatureSource, Trainer
 
 CACHE_GB = 4  # as `maskrd train` has it
@@ -82,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     repeats = 10 if trainer.device.type == "cuda" else 1
     seconds = {
         name: common.summary(taken)
-        for name, taken in common.take_turns(calls, arguments.rounds, repeats, trainer.device).items()
+        for name, taken in take_turns(calls, arguments.rounds, repeats, trainer.device).items()
     }
     peak = max(size / seconds[name]["median"] for name, (_, size) in products.items())
     own = seconds[OURS]["median"]

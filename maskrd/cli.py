@@ -56,9 +56,10 @@ def index(
     from maskrd.data.changes import image_folder, remember
     from maskrd.data.index import build_index
 
-    build_index(dataset, category, data, threads).write(output)
+    checked = build_index(dataset, category, data, threads)
+    checked.write(output)
     if memory:
-        remember(image_folder(dataset, category, data), memory)
+        remember(image_folder(dataset, category, data), memory, checked.digests)
 
 
 @app.command()
@@ -245,12 +246,29 @@ def table(
     models: Models,
     csv: Annotated[Path, typer.Option(help="CSV to write")],
     tex: Annotated[Path, typer.Option(help="LaTeX to write")],
+    speed: Annotated[Path | None, typer.Option(help="What `maskrd speed` measured")] = None,
 ) -> None:
     """Write a table from the metrics.json files of its models."""
     from maskrd.experiment import Report
     from maskrd.reporting.tables import write_table
 
-    write_table(Report.parse("--report", report), models, csv, tex)
+    write_table(Report.parse("--report", report), models, csv, tex, speed)
+
+
+@app.command()
+def speed(
+    report: ReportJson,
+    model: Annotated[list[Path], typer.Option(help="One for each variant of the report, in its order")],
+    teacher: Annotated[list[Path], typer.Option(help="Those of the models")],
+    output: Output,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Measure how many images a second the variants of a table score."""
+    from maskrd.experiment import Report
+    from maskrd.speed import write_speed
+
+    write_speed(Report.parse("--report", report), model, teacher, device, threads, output)
 
 
 @app.command()

@@ -6,11 +6,20 @@ Every job parses this, so it imports nothing heavier than pydantic.
 import difflib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from maskrd.errors import MaskrdError
 
@@ -21,6 +30,7 @@ Backbone = Literal[
     "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2", "demo_vgg16",
 ]  # fmt: skip
 PAPER_BACKBONE = "wide_resnet50_2"
+GENERATED_DATASETS = ("demo", "digits")  # made here rather than downloaded
 
 # Names become folders and words of a command line; nothing else may get in.
 Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -159,17 +169,23 @@ class Dataset(Section):
 
 
 class Table(Section):
-    """A list of cells: `rows` against metrics, on one dataset."""
+    """A list of cells: `rows` against metrics, on one dataset.
+
+    `costs` adds what the variants cost: parameters, seconds of training, frames per second.
+    """
 
     dataset: DatasetName
     rows: Literal["categories", "variants", "backbones"]
     variants: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("maskrd",)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
+    costs: bool = False
     caption: str
     note: str = ""
 
     @model_validator(mode="after")
     def _one_thing_is_compared(self) -> Self:
+        if self.costs and self.rows != "variants":
+            raise ValueError("costs: true is for rows: variants")
         if self.rows == "backbones" and len(self.variants) > 1:
             raise ValueError("rows: backbones compares backbones of one variant; name one, or use rows: variants")
         return self
@@ -239,6 +255,8 @@ class Experiment(Section):
     tables: dict[Identifier, Table]
     figures: dict[Identifier, Figure]
 
+    _recipes: dict[tuple[str, str], Recipe] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def load(cls, config: dict[str, Any]) -> "Experiment":
         """Validate a configuration as Snakemake merged it.
@@ -267,6 +285,11 @@ class Experiment(Section):
 
     def recipe(self, dataset: str, variant: str) -> Recipe:
         """The sections `train` and `evaluation`, then the dataset's overrides, then the variant's."""
+        if (dataset, variant) not in self._recipes:
+            self._recipes[dataset, variant] = self._merged_recipe(dataset, variant)
+        return self._recipes[dataset, variant]
+
+    def _merged_recipe(self, dataset: str, variant: str) -> Recipe:
         overrides = {**self.datasets[dataset].overrides(), **self.variants[variant]}
         overrides.pop("backbone", None)  # which teacher, not what is done with it
         unknown = set(overrides) - set(Training.model_fields) - set(Evaluation.model_fields)
@@ -297,6 +320,10 @@ class Experiment(Section):
         training = self.recipe(dataset, variant).training
         same = [name for name in self.variants if self.recipe(dataset, name).training == training]
         return min(same, key=lambda name: (len(set(self.variants[name]) & set(Evaluation.model_fields)), name))
+
+    def trained_model(self, model: Model) -> Model:
+        """The model whose weights this one is tested with."""
+        return replace(model, variant=self.trained_as(model.dataset, model.variant))
 
     def report(self, name: str) -> Report:
         """A table or figure of the configuration. Figures show the first seed only."""

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 from math import ceil
@@ -27,8 +27,9 @@ from torch.utils.flop_counter import flop_registry
 from maskrd.data.sources import Source, load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Experiment, Model, Training
+from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
-from maskrd.reporting.explain import Places
+from maskrd.places import Places
 from maskrd.runtime import autocast, choose_device, configure, describe, resolve_precision
 from maskrd.teacher import ARCHITECTURES, Teacher
 from maskrd.training import build_optimizer
@@ -79,8 +80,8 @@ def network_cost(settings: Training, evaluation: Evaluation, backbone: str) -> N
         test_flops=(teacher_flops + map_flops) / BATCH,
         feature_bytes=sum(feature.nbytes for feature in features) / BATCH,
         activation_bytes=sum(saved.values()) / BATCH,
-        parameters=size_of(method),
-        teacher_parameters=size_of(teacher),
+        parameters=count_parameters(method),
+        teacher_parameters=count_parameters(teacher),
     )
 
 
@@ -119,10 +120,6 @@ def remember_saved(sizes: dict[int, int]) -> Iterator[None]:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield
-
-
-def size_of(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)
@@ -219,9 +216,7 @@ class Plan:
     @cached_property
     def trained(self) -> dict[Model, Model]:
         """The model whose weights each uses: variants that differ in evaluation only share one."""
-        pairs = {(model.dataset, model.variant) for model in self.models}
-        names = {pair: self.experiment.trained_as(*pair) for pair in pairs}
-        return {model: replace(model, variant=names[model.dataset, model.variant]) for model in self.models}
+        return {model: self.experiment.trained_model(model) for model in self.models}
 
     @cached_property
     def counts(self) -> dict[Model, Counts | None]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from maskrd.layers.resnet import Architecture, init_weights, to_channels_last
+from maskrd.layers.resnet import Architecture, init_weights
 from maskrd.layers.vgg import VGG
 from maskrd.teacher import ARCHITECTURES, Teacher, TeacherFile, save_teacher
 
@@ -229,7 +229,7 @@ def fit(classifier: Classifier, pictures: Pictures, steps: int, backbone: str) -
     with tqdm(total=steps, desc=f"pre-training {backbone}", unit="step", mininterval=1) as progress:
         for _ in range(steps):
             batch = draw_batch(pictures)
-            images = to_channels_last(normalize(batch.images))
+            images = normalize(batch.images)
             loss = sum(level_loss(logits, colours, images, batch) for logits, colours in classifier(images))
             optimizer.zero_grad()
             loss.backward()

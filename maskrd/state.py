@@ -49,6 +49,7 @@ class StateFolder:
                 state = torch.load(path, "cpu", weights_only=True)
             except Exception as error:  # a torn file fails in many ways
                 logger.warning("%s: unreadable (%s), trying the state before.", path, type(error).__name__)
+                path.unlink()  # or the next state saved would push it over the good one before
                 continue
             if state.pop("digest", None) == self.digest:
                 return state

@@ -25,6 +25,7 @@ from maskrd.data.samples import load_train
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Training, canonical_json
 from maskrd.files import atomic_path, sha256_file, sha256_json, write_text
+from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
 from maskrd.optim import SGD, Adam, Optimizer
 from maskrd.provenance import code_commit
@@ -293,7 +294,7 @@ class Trainer:
             "best_epoch": self.progress.best_epoch + 1 if self.best_weights else None,
             "images": len(self.train_positions),
             "seconds": round(self.progress.seconds, 2),
-            "parameters": sum(parameter.numel() for parameter in self.method.parameters()),
+            "parameters": count_parameters(self.method),
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
         try:

@@ -13,7 +13,8 @@ from maskrd import cli
 from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import KNOWN_CATEGORIES, Experiment
-from maskrd.plan import BATCH, Plan, known_counts, network_cost, size_of
+from maskrd.layers.resnet import count_parameters
+from maskrd.plan import BATCH, Plan, known_counts, network_cost
 from maskrd.training import FeatureSource, Trainer
 from tests.conftest import ROOT
 
@@ -55,7 +56,7 @@ def test_flops_without_content_are_those_of_a_real_step(training_job, evaluation
     step, with_teacher = (flops_of_torch(trainer.step, source, positions) for source in (kept, recomputed))
     assert cost.step_flops * BATCH == step > 0
     assert cost.teacher_flops * BATCH == with_teacher - step > 0
-    assert cost.parameters == size_of(trainer.method)
+    assert cost.parameters == count_parameters(trainer.method)
     assert cost.feature_bytes * len(trainer.images) == sum(level.nbytes for level in kept.cache)
 
 

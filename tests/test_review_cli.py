@@ -25,8 +25,9 @@ from maskrd.errors import MaskrdError
 from maskrd.evaluation import Job as EvaluationJob
 from maskrd.evaluation import evaluate
 from maskrd.experiment import Model
+from maskrd.places import Places
 from maskrd.prediction import predict
-from maskrd.reporting.explain import Places, explain
+from maskrd.reporting.explain import explain
 from maskrd.reporting.status import error_of, model_status, overview
 from maskrd.scoring import read_description
 from maskrd.training import train

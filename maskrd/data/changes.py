@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -35,9 +36,11 @@ def content_digest(folder: Path, memory: Path) -> str:
     return summarize(digests)
 
 
-def remember(folder: Path, memory: Path) -> None:
-    """Write size, date and digest of every file below `folder` to `memory`."""
-    content = {name: [size, date, sha256_file(folder / name)] for name, size, date in listing(folder)}
+def remember(folder: Path, memory: Path, digests: Mapping[str, str]) -> None:
+    """Write size, date and digest of every file below `folder` to `memory`; `digests` are those that are known."""
+    content = {
+        name: [size, date, digests.get(name) or sha256_file(folder / name)] for name, size, date in listing(folder)
+    }
     write_text(memory, json.dumps(content))
 
 

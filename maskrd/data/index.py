@@ -70,10 +70,6 @@ class Index:
         return cls(**content)
 
 
-def drop_none(entry: dict) -> dict:
-    return {key: value for key, value in entry.items() if value is not None}
-
-
 def build_index(dataset: str, category: str, root: Path, threads: int = 1) -> Index:
     """List and check the images of a category.
 

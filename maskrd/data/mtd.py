@@ -18,7 +18,8 @@ DEFECTS = ("blowhole", "break", "crack", "fray", "uneven")
 def list_tiles(root: Path) -> tuple[list[Entry], list[Entry]]:
     """Training and test entries, relative to `root`.
 
-    An image counts as defective by its folder: the masks of four Uneven images are empty.
+    An image counts as defective by its folder: the masks of four Uneven images are empty, and a defect of a few
+    pixels may vanish when its mask is resized.
     Raises MaskrdError naming what is missing.
     """
     free, chosen = image_names(root, FREE), free_test_names()

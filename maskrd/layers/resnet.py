@@ -9,7 +9,6 @@ in each of hundreds of short jobs would cost seconds apiece.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 
@@ -159,8 +158,3 @@ def init_weights(module: nn.Module) -> None:
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def to_channels_last(images: Tensor) -> Tensor:
-    """The memory layout in which convolutions run fastest, on bf16 above all."""
-    return images.contiguous(memory_format=torch.channels_last)

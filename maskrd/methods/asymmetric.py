@@ -20,7 +20,6 @@ from maskrd.layers.resnet import (
     Bottleneck,
     FeaturePyramid,
     init_weights,
-    to_channels_last,
 )
 from maskrd.methods.base import Method, cosine_distance, fuse, upsample
 from maskrd.teacher import Teacher
@@ -73,7 +72,7 @@ class AsymmetricStudent(Method):
 
         STPM's distance: half the squared one between unit vectors.
         """
-        student = self.student(to_channels_last(self.teacher.normalize(images)))
+        student = self.student(self.teacher.normalize(images))
         return {level: cosine_distance(features[level - 1], student[level - 1]) for level in self.settings.layers}
 
     def loss(self, images: Tensor, features: list[Tensor]) -> Tensor:

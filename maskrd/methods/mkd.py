@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from maskrd.experiment import Evaluation, Training
-from maskrd.layers.resnet import to_channels_last
 from maskrd.layers.vgg import VGG, PooledFeatures
 from maskrd.methods.base import Method, flattened_cosine_distance
 from maskrd.teacher import Teacher
@@ -33,13 +32,13 @@ class MKD(Method):
         return direction + self.settings.mse_weight * value
 
     def loss(self, images: Tensor, features: list[Tensor]) -> Tensor:
-        clone = self.cloner(to_channels_last(self.teacher.normalize(images)))
+        clone = self.cloner(self.teacher.normalize(images))
         return self.distances(features, clone, DISTILLED).mean()
 
     def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
         """Absolute gradient of the distance with respect to the image, summed over colours."""
         with torch.enable_grad():
-            inputs = to_channels_last(self.teacher.normalize(images)).requires_grad_()
+            inputs = self.teacher.normalize(images).requires_grad_()
             # Again, since `features` know nothing of their image: the gradient goes through the teacher, too.
             distances = self.distances(self.teacher.pyramid(inputs), self.cloner(inputs), SCORED)
             (gradient,) = torch.autograd.grad(distances.sum(), inputs)
@@ -48,7 +47,7 @@ class MKD(Method):
     def image_scores(self, images: Tensor, features: list[Tensor], maps: Tensor, evaluation: Evaluation) -> Tensor:
         if evaluation.score != "loss":
             return super().image_scores(images, features, maps, evaluation)
-        clone = self.cloner(to_channels_last(self.teacher.normalize(images)))
+        clone = self.cloner(self.teacher.normalize(images))
         return self.distances(features, clone, SCORED)
 
 

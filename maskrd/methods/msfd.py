@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskrd.experiment import Evaluation, Training
-from maskrd.layers.resnet import Architecture, FeaturePyramid, init_weights, to_channels_last
+from maskrd.layers.resnet import Architecture, FeaturePyramid, init_weights
 from maskrd.methods.base import Method, cosine_distance, fuse
 from maskrd.teacher import Teacher
 
@@ -28,7 +28,7 @@ class MultiScaleFeatureDistillation(Method):
 
     def distances(self, images: Tensor, features: list[Tensor]) -> dict[int, Tensor]:
         """Combined distance of teacher and student at every position, by level: float32 (N, h, w)."""
-        student = self.student(to_channels_last(self.teacher.normalize(images)))
+        student = self.student(self.teacher.normalize(images))
         return {
             level: combined_distance(features[level - 1], student[level - 1], self.settings.cosine_weight)
             for level in self.settings.layers

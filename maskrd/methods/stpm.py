@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskrd.experiment import Evaluation, Training
-from maskrd.layers.resnet import init_weights, to_channels_last
+from maskrd.layers.resnet import init_weights
 from maskrd.methods.base import Method, fuse
 from maskrd.teacher import Teacher
 
@@ -21,7 +21,7 @@ class STPM(Method):
 
     def distances(self, images: Tensor, features: list[Tensor]) -> dict[int, Tensor]:
         """Of each level of `layers`, float32 (N, h, w) in [0, 4]."""
-        student = self.student(to_channels_last(self.teacher.normalize(images)))
+        student = self.student(self.teacher.normalize(images))
         return {k: normalized_squared_distance(features[k - 1], student[k - 1]) for k in self.settings.layers}
 
     def distances_at_level1(self, images: Tensor, features: list[Tensor]) -> dict[int, Tensor]:

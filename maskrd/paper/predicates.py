@@ -33,7 +33,7 @@ def _judge(holds: str, failures: Sequence[str], missing: Sequence[str]) -> Outco
     if failures:
         return Outcome(False, "; ".join(failures))
     if missing:
-        return Outcome(None, f"not known: {', '.join(missing)}")
+        return Outcome(None, f"not known: {', '.join(dict.fromkeys(missing))}")
     return Outcome(True, holds)
 
 

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from maskrd.experiment import PAPER_BACKBONE, Report
+from maskrd.experiment import GENERATED_DATASETS, PAPER_BACKBONE, Report
 from maskrd.paper import audit, errata, labels
 from maskrd.reporting.layout import Layout, paper_rows
 from maskrd.reporting.naming import (
-    GENERATED_DATASETS,
     backbone_name,
     enumerate_names,
     metric_name,
@@ -20,7 +19,7 @@ SCORES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "l
 NAMED = 4  # more categories than this are counted
 
 
-def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame) -> str:
+def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame, measured: dict | None = None) -> str:
     """The caption in plain text: configured, then facts that can't go stale, since they come from the models."""
     facts = [
         _cells(report, layout),
@@ -30,6 +29,7 @@ def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame) -> str:
         _missing(metrics),
         _generated(report),
         _ranking(layout),
+        _costs(report, measured),
     ]
     return " ".join([f"{report.spec.caption.rstrip('. ')}.", *filter(None, facts)])
 
@@ -161,3 +161,14 @@ def _ranking(layout: Layout) -> str:
     if not any(cell.rank for cells in layout.cells for cell in cells):
         return ""
     return f"Best of each {'row' if layout.kind == 'category' else 'column'} bold, second underlined."
+
+
+def _costs(report: Report, measured: dict | None) -> str:
+    """What the columns of costs hold; how fast a machine was is no property of a method."""
+    if not report.spec.costs:
+        return ""
+    costs = "Parameters: those trained. Training: mean over the models, beside whatever else the machines ran."
+    if measured is None:
+        return costs
+    place = f"{measured['machine']['device']}, {measured['machine']['threads']} threads"
+    return f"{costs} Frames/s: all in one run, median of five rounds, on {place}."

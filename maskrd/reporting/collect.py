@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Metric, Model, Report
+from maskrd.experiment import Model, Report
+from maskrd.reporting.runs import METRICS, read_run
 
-METRICS = get_args(Metric)
+COSTS = ("parameters", "training_seconds")
 # Settings that captions state: where metrics.json records them.
 RECORDED = {"epochs": "training", "image_size": "training", "precision": "training", "score": "evaluation"}
 
@@ -20,26 +20,31 @@ def read_metrics(report: Report, models: Path) -> pd.DataFrame:
     """One line for each model of the report, in its order.
 
     Columns: the fields of `Model`; `found`, false without a metrics.json; the metrics in percent, NaN where missing
-    or null; the settings of `RECORDED` as text, null where unknown. Raises MaskrdError for a file that can't be read.
+    or null; `parameters` in millions and `training_seconds`; the settings of `RECORDED` as text, null where unknown.
+    Raises MaskrdError for a file that can't be read.
     """
-    records = [_record(model, Path(models) / model.path / "metrics.json") for model in report.models()]
-    return pd.DataFrame(records).astype(dict.fromkeys(METRICS, float))
+    records = [_record(models, model) for model in report.models()]
+    return pd.DataFrame(records).astype(dict.fromkeys([*METRICS, *COSTS], float))
 
 
-def _record(model: Model, path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        values = {metric: None if content[metric] is None else 100 * float(content[metric]) for metric in METRICS}
-    except FileNotFoundError:
-        return asdict(model) | {"found": False} | dict.fromkeys([*METRICS, *RECORDED])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaskrdError(
-            f"{path}: not a metrics.json of this pipeline ({error!r}). Delete it to evaluate the model again."
-        ) from None
-    recipes = {job: content.get(job, {}).get("recipe", {}) for job in RECORDED.values()}
+def _record(models: Path, model: Model) -> dict:
+    run = read_run(models, model)
+    if run is None:
+        return asdict(model) | {"found": False} | dict.fromkeys([*METRICS, *COSTS, *RECORDED])
+    recipes = {"training": run.training["recipe"], "evaluation": run.evaluation["recipe"]}
     # As text: pandas would turn a column of epochs with a gap into floats.
     settings = {key: str(recipes[job][key]) if key in recipes[job] else None for key, job in RECORDED.items()}
-    return asdict(model) | {"found": True} | values | settings
+    costs = {"parameters": run.training["parameters"] / 1e6, "training_seconds": run.training["seconds"]}
+    return asdict(model) | {"found": True} | run.values | costs | settings
+
+
+def read_speed(path: Path) -> dict:
+    """What `maskrd speed` measured: frames per second by variant and batch size, and the machine."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("frames_per_second", "machine")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MaskrdError(f"{path}: no measured speed ({error!r}). Delete it to have it measured again.") from None
 
 
 def summarise(metrics: pd.DataFrame, by: Sequence[str], metric: str) -> pd.DataFrame:

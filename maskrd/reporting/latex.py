@@ -1,8 +1,9 @@
 """LaTeX of a laid out table. Needs the packages booktabs, amssymb, graphicx and multirow."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import pandas as pd
 
@@ -55,10 +56,12 @@ def _header(layout: Layout, first: list[str]) -> list[str]:
     metrics = [escape(metric_name(metric)) for metric in dict.fromkeys(column.metric for column in layout.columns)]
     if not layout.has_reported:
         return [_join(stub + metrics)]
-    starts = range(len(stub) + 1, len(stub) + 2 * len(metrics), 2)
+    widths = Counter(column.metric for column in layout.columns).values()
+    ends = [len(stub) + end for end in accumulate(widths)]
+    tops = [f"\\multicolumn{{{n}}}{{c}}{{{name}}}" for n, name in zip(widths, metrics, strict=True)]
     return [
-        _join([""] * len(stub) + [f"\\multicolumn{{2}}{{c}}{{{metric}}}" for metric in metrics]),
-        " ".join(f"\\cmidrule(lr){{{start}-{start + 1}}}" for start in starts),
+        _join([""] * len(stub) + tops),
+        " ".join(f"\\cmidrule(lr){{{end - n + 1}-{end}}}" for n, end in zip(widths, ends, strict=True)),
         _join(stub + [column.heading for column in layout.columns]),
     ]
 

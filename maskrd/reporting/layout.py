@@ -1,6 +1,6 @@
 """A table as rows, columns and cells, before it is written in any format."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from statistics import fmean
@@ -9,11 +9,12 @@ import pandas as pd
 
 from maskrd.experiment import Report
 from maskrd.paper import MEAN, OURS, TABLES, Marks, labels, methods, printed, rows
-from maskrd.reporting.collect import summarise
+from maskrd.reporting.collect import COSTS, summarise
 from maskrd.reporting.naming import backbone_name, row_name, variant_name
 
-REPORTED, REPRODUCED = "reported", "reproduced"
+REPORTED, REPRODUCED, MEASURED = "reported", "reproduced", "measured"
 DASH = "-"
+Speed = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """`heading` is a method (rows of categories), or reported / reproduced (rows of variants or backbones)."""
+    """`heading` is a method (rows of categories), or reported, reproduced or measured (other rows)."""
 
     heading: str
     metric: str
@@ -71,13 +72,15 @@ class Layout:
         return any(column.source == REPORTED for column in self.columns)
 
 
-def build_layout(report: Report, metrics: pd.DataFrame) -> Layout:
-    """Lay out a table of the report; `metrics` is what `read_metrics` returns.
+def build_layout(report: Report, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:
+    """Lay out a table of the report; `metrics` is what `read_metrics` returns, `speed` is by variant and batch size.
 
     Best and second are ranked as shown, equal numbers sharing a rank: along each row of categories among reported
     and reproduced together, down each column of variants or backbones for itself.
     """
-    return _category_layout(report, metrics) if report.spec.rows == "categories" else _line_layout(report, metrics)
+    if report.spec.rows == "categories":
+        return _category_layout(report, metrics)
+    return _line_layout(report, metrics, speed or {})
 
 
 def paper_rows(report: Report) -> tuple[str, ...]:
@@ -142,7 +145,7 @@ def _reproduced_columns(report: Report, categories: Sequence[str], metrics: pd.D
     return columns
 
 
-def _line_layout(report: Report, metrics: pd.DataFrame) -> Layout:
+def _line_layout(report: Report, metrics: pd.DataFrame, speed: Speed) -> Layout:
     """One line for each variant or backbone; reported and reproduced side by side for each metric."""
     kind = report.spec.rows.removesuffix("s")
     lines = report.backbones if kind == "backbone" else report.spec.variants
@@ -157,6 +160,8 @@ def _line_layout(report: Report, metrics: pd.DataFrame) -> Layout:
             columns[Column(REPORTED, metric, REPORTED)] = _rank([cells.get(line, Cell()) for line in lines])
         means = summarise(metrics, [kind], metric)
         columns[Column(REPRODUCED, metric, REPRODUCED)] = _rank([_cell(means.loc[line]) for line in lines])
+    if report.spec.costs:
+        columns |= _cost_columns(report, metrics, speed)
     return Layout(
         kind=kind,
         rows=tuple(Row(name(line), marked=marks.rows.get(line, ())) for line in lines),
@@ -165,6 +170,19 @@ def _line_layout(report: Report, metrics: pd.DataFrame) -> Layout:
         cells=tuple(zip(*columns.values(), strict=True)),
         mark_columns=marks.columns,
     )
+
+
+def _cost_columns(report: Report, metrics: pd.DataFrame, speed: Speed) -> dict[Column, list[Cell]]:
+    """Means over the models of a variant, and frames per second; not ranked, since they depend on the machine."""
+    variants = report.spec.variants
+    means = metrics.groupby("variant")[list(COSTS)].mean()
+    values = {cost: [means.loc[variant, cost] for variant in variants] for cost in COSTS}
+    for batch in sorted({batch for rates in speed.values() for batch in rates}, key=int):
+        values[f"frames_per_second_{batch}"] = [speed.get(variant, {}).get(batch) for variant in variants]
+    return {
+        Column(MEASURED, cost, MEASURED): [Cell() if pd.isna(value) else Cell(value) for value in line]
+        for cost, line in values.items()
+    }
 
 
 def _cell(summary: pd.Series) -> Cell:

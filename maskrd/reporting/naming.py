@@ -4,8 +4,11 @@ import re
 
 from maskrd.paper import OURS, labels
 
-GENERATED_DATASETS = ("demo", "digits")
-
+METRICS = {
+    "pro_per_image": "PRO per image",
+    "parameters": "Parameters (M)",
+    "training_seconds": "Training (s)",
+}
 # Modules, methods and datasets inside the names of variants.
 SPELLING = {
     "cifar10": "CIFAR-10",
@@ -41,7 +44,9 @@ def variant_name(variant: str) -> str:
 
 def metric_name(metric: str) -> str:
     """The paper's AUROC_AD, AUROC_AL and PRO; what the paper doesn't print in words."""
-    return labels().metrics.get(metric) or {"pro_per_image": "PRO per image"}[metric]
+    if metric.startswith("frames_per_second_"):
+        return f"Frames/s, batch {metric.rpartition('_')[2]}"
+    return labels().metrics.get(metric) or METRICS[metric]
 
 
 def enumerate_names(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maskrd.experiment import Experiment, Model
-from maskrd.reporting.explain import Places
+from maskrd.places import Places
 
 DONE, TRAINED, RUNNING, INTERRUPTED, FAILED, LEFT = "done", "trained", "running", "interrupted", "failed", "left"
 STATUSES = (DONE, TRAINED, RUNNING, INTERRUPTED, FAILED, LEFT)

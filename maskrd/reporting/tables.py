@@ -7,23 +7,25 @@ import pandas as pd
 from maskrd.experiment import Report
 from maskrd.files import atomic_path, write_text
 from maskrd.reporting.captions import table_caption, table_notes
-from maskrd.reporting.collect import read_metrics
+from maskrd.reporting.collect import read_metrics, read_speed
 from maskrd.reporting.latex import render
 from maskrd.reporting.layout import Column, Layout, build_layout
 
 
-def write_table(report: Report, models: Path, csv: Path, tex: Path) -> None:
+def write_table(report: Report, models: Path, csv: Path, tex: Path, speed: Path | None = None) -> None:
     """Write a table of `report` from {models}/{model.path}/metrics.json.
 
     Values are percentages with one decimal, with several seeds mean ± standard deviation; a model without
     metrics.json is a dash. LaTeX prints the best in bold and underlines the second, ranked as `build_layout` says.
-    Raises MaskrdError for a metrics.json that can't be read.
+    `speed` is the file of `maskrd speed`, for a table of costs. Raises MaskrdError for a file that can't be read.
     """
     metrics = read_metrics(report, models)
-    layout = build_layout(report, metrics)
+    measured = read_speed(speed) if speed else None
+    layout = build_layout(report, metrics, measured and measured["frames_per_second"])
     with atomic_path(csv) as temporary:
         csv_frame(layout).to_csv(temporary, encoding="utf-8", index=False)
-    write_text(tex, render(layout, report.name, table_caption(report, layout, metrics), table_notes(report, layout)))
+    caption = table_caption(report, layout, metrics, measured)
+    write_text(tex, render(layout, report.name, caption, table_notes(report, layout)))
 
 
 def csv_frame(layout: Layout) -> pd.DataFrame:

@@ -211,7 +211,7 @@ def digest(category, tmp_path):
 
 
 def test_touching_a_file_keeps_the_digest(category, digest):
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     before = digest()
     os.utime(category / "train/good/000.png", (1, 1))
     assert digest() == before
@@ -219,13 +219,13 @@ def test_touching_a_file_keeps_the_digest(category, digest):
 
 def test_the_digest_is_the_same_with_and_without_memory(category, digest):
     before = digest()
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     assert digest() == before
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
 def test_changed_content_changes_the_digest(category, digest, change):
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     before = digest()
     path = category / "train/good/000.png"
     if change == "edit":
@@ -242,7 +242,7 @@ def test_changed_content_changes_the_digest(category, digest, change):
 
 
 def test_unchanged_files_are_not_read_again(category, digest, monkeypatch):
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     read = []
     monkeypatch.setattr("maskrd.data.changes.sha256_file", lambda path: read.append(path.name) or "0")
     os.utime(category / "train/good/001.png", (1, 1))
@@ -251,7 +251,7 @@ def test_unchanged_files_are_not_read_again(category, digest, monkeypatch):
 
 
 def test_a_folder_that_is_gone_has_the_remembered_digest(category, digest):
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     before = digest()
     shutil.rmtree(category)
     assert digest() == before
@@ -264,7 +264,7 @@ def test_a_folder_never_seen_is_absent(category, digest):
 
 def test_a_torn_memory_is_no_memory(category, digest):
     before = digest()
-    remember(category, digest.memory)
+    remember(category, digest.memory, {})
     digest.memory.write_text(json.dumps(json.loads(digest.memory.read_text()))[:50])
     assert digest() == before
 

@@ -102,8 +102,13 @@ def test_downloads_survive_a_bad_server_and_refuse_wrong_bytes(online: Workspace
 
 
 def test_planning_opens_no_socket(clone: Workspace) -> None:
-    """The clone's sitecustomize forbids them."""
+    """The clone's sitecustomize forbids them, as a rule that opens one shows."""
     assert clone.snakemake("-n", "downloads").code == 0
+    with (clone.folder / "Snakefile").open("a", encoding="utf-8") as snakefile:
+        snakefile.write("\nimport socket\n\nsocket.create_connection(('127.0.0.1', 9))\n")
+    refused = clone.snakemake("-n", "downloads")
+    assert refused.code != 0
+    assert "a job opened a socket" in refused.output
 
 
 def test_archives_by_file_address_and_by_config_key(online: Workspace, tmp_path: Path) -> None:

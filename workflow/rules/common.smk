@@ -4,14 +4,13 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from maskrd import paper
 from maskrd.data.changes import content_digest, image_folder
 from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment, canonical_json
+from maskrd.experiment import GENERATED_DATASETS, Experiment, Model, canonical_json
 from maskrd.files import sha256_file, sha256_json
 
 # `python` in rules is the one that runs Snakemake, though its environment may not be activated;
@@ -33,8 +32,6 @@ MODEL = (
 SOURCE_OPTIONS = (
     f"--sources {shlex.quote(str(experiment.sources))} --lock data/downloads/lock.json"
 )
-# Made here rather than downloaded.
-GENERATED = ("demo", "digits")
 # How many jobs may use a GPU at a time, for them to find a free one. On a cluster each has its own.
 # An environment variable: as a parameter of the rules, another limit would train everything anew.
 # (`get` gives a resource without value where a job of a cluster has none.)
@@ -65,7 +62,10 @@ def data_folder(dataset):
     """Where a dataset lies: the user's folder, or the one that the pipeline fills."""
     if experiment.datasets[dataset].path:
         return experiment.datasets[dataset].path
-    return Path(f"{RESULTS}/generated" if dataset in GENERATED else "data") / dataset
+    return (
+        Path(f"{RESULTS}/generated" if dataset in GENERATED_DATASETS else "data")
+        / dataset
+    )
 
 
 def data_source(wildcards):
@@ -73,7 +73,7 @@ def data_source(wildcards):
     dataset = wildcards.dataset
     if experiment.datasets[dataset].path:
         return []
-    if dataset in GENERATED:
+    if dataset in GENERATED_DATASETS:
         return f"{data_folder(dataset)}/{wildcards.category if dataset == 'demo' else 'all'}.generated"
     return f"data/{dataset}.unpacked.json"
 
@@ -104,16 +104,17 @@ def checksum(key):
 
 def downloads():
     """Everything that the configured tables and figures need from the network."""
-    used = {table.dataset for table in experiment.tables.values()}
+    reports = [
+        experiment.report(name) for name in (*experiment.tables, *experiment.figures)
+    ]
+    models = [model for report in reports for model in report.models()]
+    used = {model.dataset for model in models}
     datasets = [
         name
         for name in SOURCES.datasets
         if name in used and not experiment.datasets[name].path
     ]
-    reports = [
-        experiment.report(name) for name in (*experiment.tables, *experiment.figures)
-    ]
-    backbones = {model.backbone for report in reports for model in report.models()}
+    backbones = {model.backbone for model in models}
     weights = [
         experiment.weights.get(name) or f"data/downloads/{SOURCES.weights[name].file}"
         for name in SOURCES.weights
@@ -134,10 +135,13 @@ def data_digest(wildcards):
     return content_digest(folder, Path(data_memory(wildcards)))
 
 
+def weights_file(model):
+    """The weights that a model is tested with; variants that differ in evaluation only share them."""
+    return f"{RESULTS}/models/{experiment.trained_model(model).path}/model.safetensors"
+
+
 def trained_model(wildcards):
-    """The model that a variant is evaluated with; variants that differ in evaluation only share one."""
-    variant = experiment.trained_as(wildcards.dataset, wildcards.variant)
-    return f"{MODEL}/model.safetensors".format(**{**wildcards, "variant": variant})
+    return weights_file(Model(**wildcards))
 
 
 def report_json(kind):
@@ -146,12 +150,7 @@ def report_json(kind):
 
 
 def model_files(name):
-    models = experiment.report(name).models()
-    trained = [
-        replace(model, variant=experiment.trained_as(model.dataset, model.variant))
-        for model in models
-    ]
-    return [f"{RESULTS}/models/{model.path}/model.safetensors" for model in trained]
+    return [weights_file(model) for model in experiment.report(name).models()]
 
 
 def metrics_files(table):
@@ -166,6 +165,39 @@ def heatmap_files(figure):
         f"{RESULTS}/models/{model.path}/heatmaps.npz"
         for model in experiment.report(figure).models()
     ]
+
+
+def images_per_defect(wildcards):
+    """As many as the dataset's figures may have to show of a single defect type."""
+    figures = experiment.figures.values()
+    return max(
+        figure.images_per_category
+        for figure in figures
+        if figure.dataset == wildcards.dataset
+    )
+
+
+def words(option, values):
+    """An option of a command line for each value."""
+    return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)
+
+
+def speed_models(table):
+    """A model of each variant of a table that shows costs."""
+    models = list(experiment.report(table).models())
+    first = models[0]
+    return [
+        model
+        for model in models
+        if (model.category, model.seed) == (first.category, first.seed)
+    ]
+
+
+def speed_file(table):
+    """For a table that shows costs; with `partial` only if it is there."""
+    file = f"{RESULTS}/speed/{table}.json"
+    wanted = experiment.tables[table].costs
+    return [file] if wanted and (not experiment.partial or Path(file).exists()) else []
 
 
 def table_files(name):

@@ -7,7 +7,7 @@ rule generate:
     log:
         f"{RESULTS}/logs/generate/{{dataset}}-{{part}}.log",
     wildcard_constraints:
-        dataset="|".join(GENERATED),
+        dataset="|".join(GENERATED_DATASETS),
     conda:
         "../../envs/maskrd.yaml"
     params:

@@ -3,7 +3,8 @@
 
 rule table:
     input:
-        lambda wildcards: metrics_files(wildcards.table),
+        metrics=lambda wildcards: metrics_files(wildcards.table),
+        speed=lambda wildcards: speed_file(wildcards.table),
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         tex=f"{RESULTS}/tables/{{table}}.tex",
@@ -17,8 +18,42 @@ rule table:
     params:
         report=report_json("table"),
         models=f"{RESULTS}/models",
+        speed=lambda wildcards, input: words("--speed", input.speed),
     message:
         "Writing {wildcards.table}."
     shell:
         "python -m maskrd table --report {params.report:q} --models {params.models:q} "
-        "--csv {output.csv:q} --tex {output.tex:q} > {log:q} 2>&1"
+        "--csv {output.csv:q} --tex {output.tex:q} {params.speed} > {log:q} 2>&1"
+
+
+rule speed:
+    input:
+        models=lambda wildcards: [
+            weights_file(model) for model in speed_models(wildcards.table)
+        ],
+        teachers=lambda wildcards: [
+            f"{RESULTS}/teachers/{model.backbone}.safetensors"
+            for model in speed_models(wildcards.table)
+        ],
+    output:
+        f"{RESULTS}/speed/{{table}}.json",
+    log:
+        f"{RESULTS}/logs/speed/{{table}}.log",
+    wildcard_constraints:
+        table="|".join(experiment.tables),
+    conda:
+        "../../envs/maskrd.yaml"
+    # As many as there are, up to a training's: alone on a small machine.
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        report=report_json("table"),
+        models=lambda wildcards, input: words("--model", input.models),
+        teachers=lambda wildcards, input: words("--teacher", input.teachers),
+        device=experiment.device,
+    message:
+        "Measuring the speed of the methods in {wildcards.table}."
+    shell:
+        "python -m maskrd speed --report {params.report:q} {params.models} {params.teachers} "
+        "--device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"

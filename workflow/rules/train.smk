@@ -82,10 +82,11 @@ rule heatmaps:
         data=lambda wildcards: data_folder(wildcards.dataset),
         recipe=training_json,
         evaluation=evaluation_json,
+        per_defect=images_per_defect,
         device=experiment.device,
     message:
         "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
     shell:
         "exec python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
-        "--output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        "--count {params.per_defect} --output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
