@@ -350,3 +350,32 @@ def test_latex_compiles_under_a_three_line_wrapper(tmp_path):
 def test_tables_do_without_torch():
     code = "import sys, maskrd.reporting.tables; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_costs_stand_beside_the_metrics(tmp_path):
+    report = make_report("systems", rows="variants", variants=("rd", "maskrd"), categories=("screw",), costs=True)
+    path = tmp_path / "speed.json"
+    rates = {"rd": {"1": 12.34, "16": 50.0}, "maskrd": {"1": 9.0, "16": 40.06}}
+    path.write_text(json.dumps({"frames_per_second": rates, "machine": {"device": "a GPU", "threads": 8}}))
+    tabulate(report, tmp_path, constant(0.9))
+    write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", path)
+    csv = pd.read_csv(tmp_path / "s.csv", dtype=str)
+    assert list(csv["parameters measured"]) == ["11.7", "11.7"]
+    assert list(csv["training_seconds measured"]) == ["90.0", "90.0"]
+    assert list(csv["frames_per_second_1 measured"]) == ["12.3", "9.0"]
+    assert list(csv["frames_per_second_16 measured"]) == ["50.0", "40.1"]
+    tex = (tmp_path / "s.tex").read_text(encoding="utf-8")
+    assert "Parameters (M) & Training (s) & Frames/s, batch 1 & Frames/s, batch 16" in tex
+    assert "on a GPU, 8 threads" in caption(tex)
+
+
+def test_without_models_costs_are_dashes(tmp_path):
+    report = make_report("systems", rows="variants", variants=("rd", "maskrd"), categories=("screw",), costs=True)
+    csv, tex = tabulate(report, tmp_path, lambda model: None if model.variant == "rd" else {"image_auroc": 0.5})
+    assert list(csv["parameters measured"]) == ["-", "11.7"]
+    assert "frames_per_second" not in " ".join(csv.columns)
+    assert "Frames/s" not in tex
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    with pytest.raises(MaskrdError, match=r"broken\.json: no measured speed .* Delete it"):
+        write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", broken)

@@ -83,6 +83,7 @@ def tiny(teacher_file: Path) -> dict[str, Any]:
         "datasets": {"mvtec_ad": {"path": "images", "categories": ["bolt", "nut"]}},
         "train": {"image_size": 32, "epochs": 1, "batch_size": 4},
         "tables": {"table5": {"variants": ["no_fmm", "maskrd"]}},
+        "figures": {"figure7": {"variants": ["maskrd"]}},
     }
 
 

@@ -18,6 +18,12 @@ def test_a_fresh_clone_plans_the_papers_205_models(clone: Workspace) -> None:
     assert planned["download"] == 5
 
 
+def test_retrained_baselines_add_their_own_models_only(clone: Workspace) -> None:
+    """STPM, MKD and RD on 15 categories, MKD on 10 classes of CIFAR-10."""
+    systems = clone.snakemake("-n", "--configfile", "workflow/config/systems.yaml", "--", "tables")
+    assert systems.planned["train"] == 205 + 3 * 15 + 10
+
+
 def test_downloads_plans_no_training(clone: Workspace) -> None:
     assert set(clone.snakemake("-n", "downloads").planned) == {"download", "unpack", "downloads"}
 
@@ -67,6 +73,18 @@ def plan(workspace: Workspace, config: dict) -> dict[str, int]:
     outcome = workspace.snakemake("-n", "--", "table1", "table5", config=config)
     assert outcome.code == 0, outcome.output
     return {name: count for name, count in outcome.planned.items() if name not in ("table1", "table5")}
+
+
+def test_a_table_of_costs_measures_the_models_that_are_there(copy: Workspace, tiny: dict) -> None:
+    config = copying.deepcopy(tiny)
+    config["tables"]["systems"] = {"variants": ["no_fmm", "maskrd"]}
+    outcome = copy.snakemake("systems", config=config)
+    assert outcome.code == 0, outcome.output
+    assert outcome.planned == {"speed": 1, "table": 1, "paired": 1, "systems": 1}
+    table = (copy.folder / "results/tiny/tables/systems.csv").read_text(encoding="utf-8").splitlines()
+    assert "frames_per_second_16 measured" in table[0]
+    assert len(table) == 3
+    assert "-" not in "".join(table[1:]).replace("no FMM", "")
 
 
 def test_a_second_run_does_nothing(finished: Workspace, tiny: dict) -> None:
