@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 8 tables      Tables 1 to 7 (the default)
 #   snakemake --cores 8 table5      one of them; likewise every table and figure named in config.yaml
+#   snakemake --cores 8 robustness  every ablation_... table: what hangs on the choices that the paper leaves open
 #   snakemake --cores 1 audit       do the printed numbers add up, and bear out the text? Seconds, no data
 #   snakemake --cores 1 verdict     which printed numbers are reproduced by what was run so far; trains nothing
 #   snakemake --cores 8 -n          what would be run
@@ -57,6 +58,18 @@ for name in experiment.figures:
         input:
             figure_files(name),
         localrule: True
+
+
+rule robustness:
+    input:
+        [
+            table_files(name) + paired_files(name)
+            for name in experiment.tables
+            if name.startswith("ablation_")
+        ],
+    localrule: True
+    message:
+        "Ablations are in {RESULTS}/tables."
 
 
 rule downloads:

@@ -13,7 +13,7 @@ from maskrd.data.samples import Samples, load_test
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Training
 from maskrd.files import atomic_path, sha256_file, write_json
-from maskrd.metrics import auroc, pixel_metrics, pro_per_image
+from maskrd.metrics import auroc, pixel_metrics, pro_per_image, pro_pooled_thresholds
 from maskrd.runtime import describe
 from maskrd.scoring import BATCH_SIZE, Scorer, read_description
 
@@ -94,12 +94,13 @@ def score_samples(tester: Tester, samples: Samples) -> tuple[np.ndarray | None, 
 
 def pixel_values(samples: Samples, maps: np.ndarray | None) -> dict[str, float | None]:
     if maps is None or samples.masks is None:
-        return {"pixel_auroc": None, "aupro": None, "pro_per_image": None}
+        return {"pixel_auroc": None, "aupro": None, "pro_per_image": None, "pro_200_thresholds": None}
     pixels = pixel_metrics(samples.masks, maps)
     return {
         "pixel_auroc": pixels.auroc,
         "aupro": pixels.aupro,
         "pro_per_image": pro_per_image(samples.masks, maps),
+        "pro_200_thresholds": pro_pooled_thresholds(samples.masks, maps),
     }
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 from maskrd.errors import MaskrdError
 
-Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image"]
+Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image", "pro_200_thresholds"]
 DatasetName = Literal["mvtec_ad", "cifar10", "mtd", "stc", "demo", "digits"]
 Backbone = Literal[
     "resnet18", "resnet50", "wide_resnet50_2", "vgg16",
@@ -37,6 +37,7 @@ Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+Level = Literal[1, 2, 3]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -61,6 +62,7 @@ def sorted_tuple(values: tuple) -> tuple:
 
 
 Distinct = AfterValidator(refuse_repeats)
+Levels = Annotated[tuple[Level, ...], Field(min_length=1), Distinct, AfterValidator(sorted_tuple)]
 
 
 class Section(BaseModel):
@@ -75,6 +77,18 @@ class Section(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise MaskrdError(explain(error, cls, where)) from None
+
+
+class Evaluation(Section):
+    """Settings of testing: they change the metrics, never the model."""
+
+    score: Literal["max", "mean", "loss"]
+    blur_sigma: Annotated[float, Field(ge=0)]
+    mask_at_test: bool
+    map_fusion: Literal["sum", "product", "weighted"] = "sum"
+    map_weights: tuple[Weight, Weight, Weight] = (1, 1, 1)
+    upsampling_std: Annotated[float, Field(gt=0)] = 12
+    score_layers: Levels | None = None
 
 
 class Training(Section):
@@ -97,9 +111,9 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     validation_fraction: Fraction
     patience: Annotated[int, Field(ge=1)] | None
-    checkpoint: Literal["last", "best_validation"]
+    checkpoint: Literal["last", "best_validation", "best_on_test"]
     precision: Literal["fp32", "bf16", "auto"]
-    layers: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1), Distinct, AfterValidator(sorted_tuple)]
+    layers: Levels
     loss: Literal["per_location", "flattened"]
     msff_channels: Annotated[int, Field(ge=16, multiple_of=16)] | Literal["teacher"] | None
     scconv: bool
@@ -112,6 +126,9 @@ class Training(Section):
     teacher_norm: Literal["frozen", "moving_average"] = "frozen"
     teacher_norm_momentum: Fraction = 0.9
     teacher_norm_passes: Annotated[int, Field(ge=1)] = 10
+    msff_layers: Literal["all", "distilled"] = "all"
+    # How test images choose the checkpoint; set by `Experiment.recipe`, never by hand.
+    selection: Evaluation | None = None
 
     @model_validator(mode="after")
     def _validation_needs_images(self) -> "Training":
@@ -124,16 +141,18 @@ class Training(Section):
             raise ValueError(f"crop {self.crop} is larger than image_size {self.image_size}")
         return self
 
+    @model_validator(mode="after")
+    def _selection_is_that_of_the_checkpoint(self) -> "Training":
+        if self.leaks != (self.selection is not None):
+            raise ValueError("selection says how test images are scored for checkpoint: best_on_test, and nothing else")
+        if self.leaks and self.patience:
+            raise ValueError("patience needs a validation loss, best_on_test compares test scores; set patience: null")
+        return self
 
-class Evaluation(Section):
-    """Settings of testing: they change the metrics, never the model."""
-
-    score: Literal["max", "mean", "loss"]
-    blur_sigma: Annotated[float, Field(ge=0)]
-    mask_at_test: bool
-    map_fusion: Literal["sum", "product", "weighted"] = "sum"
-    map_weights: tuple[Weight, Weight, Weight] = (1, 1, 1)
-    upsampling_std: Annotated[float, Field(gt=0)] = 12
+    @property
+    def leaks(self) -> bool:
+        """Test images had a say in the weights: the metrics are no estimate for other images."""
+        return self.checkpoint == "best_on_test"
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,7 @@ class Table(Section):
     costs: bool = False
     caption: str
     note: str = ""
+    leak: bool = False  # whether variants with checkpoint: best_on_test may be shown
 
     @model_validator(mode="after")
     def _one_thing_is_compared(self) -> Self:
@@ -270,6 +290,7 @@ class Experiment(Section):
         experiment._check_references()
         experiment._check_recipes()
         experiment._check_backbones()
+        experiment._check_leaks()
         return experiment
 
     @property
@@ -292,16 +313,22 @@ class Experiment(Section):
     def _merged_recipe(self, dataset: str, variant: str) -> Recipe:
         overrides = {**self.datasets[dataset].overrides(), **self.variants[variant]}
         overrides.pop("backbone", None)  # which teacher, not what is done with it
-        unknown = set(overrides) - set(Training.model_fields) - set(Evaluation.model_fields)
+        known = [key for section in (Training, Evaluation) for key in section.model_fields if key != "selection"]
+        unknown = set(overrides) - set(known)
         if unknown:
-            known = [*Training.model_fields, *Evaluation.model_fields]
             raise MaskrdError("\n".join(unknown_key(f"variants.{variant}", key, known) for key in sorted(unknown)))
-        training = self._merge(Training, self.train, overrides, f"train (variant {variant})")
         evaluation = self._merge(Evaluation, self.evaluation, overrides, f"evaluation (variant {variant})")
+        if {**self.train, **overrides}.get("checkpoint") == "best_on_test":
+            overrides["selection"] = evaluation
+        training = self._merge(Training, self.train, overrides, f"train (variant {variant})")
         if evaluation.score == "loss" and training.method != "mkd":
             raise MaskrdError(
                 f"variants.{variant}: score: loss is for method: mkd; {training.method} has scores max and mean."
             )
+        scored = set(evaluation.score_layers or ())
+        if scored and (training.method == "mkd" or not scored <= set(training.layers)):
+            has = "mkd has no map of a single level" if training.method == "mkd" else f"layers are {training.layers}"
+            raise MaskrdError(f"variants.{variant}: score_layers {evaluation.score_layers} can't be scored: {has}.")
         return Recipe(training, evaluation)
 
     @staticmethod
@@ -375,7 +402,8 @@ class Experiment(Section):
             if other != variant:
                 raise MaskrdError(
                     f"variants.{variant} and variants.{other} are the same recipe: every number would be made twice. "
-                    f"Remove one, or use the name {other} in the tables."
+                    f"Remove one, or use the name {other} in the tables. If `train` or `evaluation` was changed "
+                    "to what one of them stands for, give that one another difference, such as the value before."
                 )
 
     def _check_backbones(self) -> None:
@@ -391,6 +419,18 @@ class Experiment(Section):
                             f"{backbone}. Set variants.{variant}.backbone; a table of backbones takes `backbones`."
                         )
 
+    def _check_leaks(self) -> None:
+        """A number that test images had a say in gets into no table by accident."""
+        for name in (*self.tables, *self.figures):
+            report = self.report(name)
+            leaking = [variant for variant, training in report.training.items() if training.leaks]
+            if leaking and not getattr(report.spec, "leak", False):
+                raise MaskrdError(
+                    f"{name}: variant {leaking[0]} has checkpoint: best_on_test, a leak: the test images choose its "
+                    "weights, so its numbers are no estimate for other images. Leave it out; only a table that is "
+                    "meant to show how much such numbers gain may have it, and says so by `leak: true`."
+                )
+
 
 def unknown_key(where: str, key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
@@ -400,7 +440,7 @@ def unknown_key(where: str, key: str, known: list[str]) -> str:
 
 def explain(error: ValidationError, section: type[BaseModel], where: str) -> str:
     """One line for each wrong key of a configuration."""
-    nested = {"datasets": Dataset, "tables": Table, "figures": Figure}
+    nested = {"datasets": Dataset, "tables": Table, "figures": Figure, "selection": Evaluation}
     lines = []
     for item in error.errors():
         *parents, key = item["loc"] or ("",)

@@ -242,6 +242,8 @@ class Plan:
         kept = cost.feature_bytes * count.train <= self.cache_bytes
         flops = settings.epochs * images * cost.step_flops
         flops += count.train * (1 if kept else settings.epochs) * cost.teacher_flops
+        if settings.leaks:
+            flops += settings.epochs * count.test * cost.test_flops
         steps = settings.epochs * ceil(images / settings.batch_size)
         return Bill(1, settings.epochs * images, steps, flops)
 

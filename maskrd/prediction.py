@@ -14,7 +14,7 @@ from maskrd.data.samples import Samples
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation
 from maskrd.files import atomic_path, sha256_file
-from maskrd.scoring import BATCH_SIZE, Scorer, read_description
+from maskrd.scoring import Scorer, read_description
 
 OVERLAY = 0.45  # opacity of the anomaly map on the image
 
@@ -42,12 +42,6 @@ class Predictor(Scorer):
         if errors:
             raise MaskrdError("\n".join([f"{len(errors)} of {len(paths)} images can't be used.", *errors]))
         return Samples((), np.stack(images), None).cropped(self.training.crop).images
-
-    def score_all(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`score`, a batch at a time."""
-        parts = [self.score(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
-        maps, scores = zip(*parts, strict=True)
-        return np.concatenate(maps), np.concatenate(scores)
 
 
 def teacher_beside(model: Path, backbone: str) -> Path:

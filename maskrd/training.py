@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from maskrd.experiment import Training, canonical_json
 from maskrd.files import atomic_path, sha256_file, sha256_json, write_text
 from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
+from maskrd.methods.base import Method
 from maskrd.optim import SGD, Adam, Optimizer
 from maskrd.provenance import code_commit
 from maskrd.runtime import (
@@ -40,10 +42,15 @@ from maskrd.runtime import (
 from maskrd.state import StateFolder
 from maskrd.teacher import Teacher, load_teacher
 
+if TYPE_CHECKING:
+    from maskrd.selection import Selection
+
 logger = logging.getLogger(__name__)
 
 # Streams of random numbers that must not coincide.
 INITIALISATION, SPLIT, ORDER, STEP, TEACHER = range(5)
+
+LEAK = "the checkpoint was chosen on the test images"
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,10 @@ class Job:
 
 @dataclass
 class Progress:
-    """Where a training stands: enough, with weights and optimizer, to go on from there."""
+    """Where a training stands: enough, with weights and optimizer, to go on from there.
+
+    `best_loss` is the lowest validation loss, or with `checkpoint: best_on_test` 1 - the best score.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -172,6 +182,7 @@ class Trainer:
         method = build_method(self.settings, self.teacher)
         self.method = method.to(device, memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.settings, self.method)
+        self.selection = build_selection(self.settings, self.method, index, job, device)
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] | None = None
         self.stop_signal: int | None = None
@@ -245,14 +256,18 @@ class Trainer:
 
     def finish_epoch(self, features: FeatureSource, loss: float) -> None:
         progress = self.progress
-        progress.history.append({"epoch": progress.epoch + 1, "loss": loss})
+        line = {"epoch": progress.epoch + 1, "loss": loss}
+        compared = float("inf")
         if len(self.validation_positions):
-            validation_loss = self.validate(features)
-            progress.history[-1]["validation_loss"] = validation_loss
-            if validation_loss < progress.best_loss:
-                progress.best_loss, progress.best_epoch = validation_loss, progress.epoch
-                if self.settings.checkpoint == "best_validation":
-                    self.best_weights = {k: v.detach().clone() for k, v in self.method.state_dict().items()}
+            compared = line["validation_loss"] = self.validate(features)
+        if self.selection is not None:
+            line["test_score"] = self.selection.quality()
+            compared = 1 - line["test_score"]
+        progress.history.append(line)
+        if compared < progress.best_loss:
+            progress.best_loss, progress.best_epoch = compared, progress.epoch
+            if self.settings.checkpoint != "last":
+                self.best_weights = {k: v.detach().clone() for k, v in self.method.state_dict().items()}
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
 
     @torch.no_grad()
@@ -292,6 +307,7 @@ class Trainer:
             "commit": code_commit(),
             "epochs": self.progress.epoch,
             "best_epoch": self.progress.best_epoch + 1 if self.best_weights else None,
+            "leak": LEAK if self.settings.leaks else None,
             "images": len(self.train_positions),
             "seconds": round(self.progress.seconds, 2),
             "parameters": count_parameters(self.method),
@@ -333,6 +349,21 @@ def build_optimizer(settings: Training, method: torch.nn.Module) -> Optimizer:
     if settings.optimizer == "sgd":
         return SGD(method.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay)
     return Adam(method.parameters(), settings.learning_rate, settings.betas, settings.weight_decay)
+
+
+def build_selection(
+    settings: Training, method: Method, index: Index, job: Job, device: torch.device
+) -> "Selection | None":
+    """The test set, where the recipe lets it choose the checkpoint; no other training reads a test image."""
+    if not settings.leaks:
+        return None
+    from maskrd.selection import Selection
+
+    logger.warning(
+        "LEAK: checkpoint: best_on_test tests after every epoch and keeps the one with the best metrics. "
+        "They are no estimate for other images; compare them with checkpoint: last."
+    )
+    return Selection(method, settings, index, job.data, device, job.threads)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

@@ -19,18 +19,20 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from maskrd.experiment import Metric
 from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid, init_weights
 from maskrd.teacher import TeacherFile, save_teacher
 from tests.conftest import write_category
 from tests.workflow.conftest import make_workspace
 
 RESULTS = "results/kill"
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_per_image")
+METRICS = get_args(Metric)
 CONFIG = {
     "results": RESULTS,
     "backbones": ["demo_resnet18"],

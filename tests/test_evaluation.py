@@ -11,13 +11,13 @@ import torch
 
 from maskrd import evaluation as scoring
 from maskrd.data.index import Index, build_index
-from maskrd.data.samples import load_test
+from maskrd.data.samples import Samples, load_test
 from maskrd.errors import MaskrdError
 from maskrd.evaluation import Job, evaluate, score_samples, write_heatmaps
 from maskrd.experiment import Metric
 from maskrd.files import sha256_file
 from maskrd.methods.base import gaussian_blur
-from maskrd.metrics import aupro, auroc, pro_per_image
+from maskrd.metrics import aupro, auroc, pro_per_image, pro_pooled_thresholds
 from maskrd.training import Job as TrainingJob
 from maskrd.training import Trainer, train
 
@@ -82,12 +82,25 @@ def test_metrics_are_those_of_the_maps(job, tmp_path):
     assert metrics["pixel_auroc"] == pytest.approx(auroc(samples.masks, maps))
     assert metrics["aupro"] == aupro(samples.masks, maps)
     assert metrics["pro_per_image"] == pro_per_image(samples.masks, maps)
+    assert metrics["pro_200_thresholds"] == pro_pooled_thresholds(samples.masks, maps, 200)
     assert [(row["image"], row["defect"]) for row in scores] == [
         (f"test/{defect}/{number:03d}.png", defect)
         for defect, count in (("crack", 2), ("good", 3), ("stain", 2))
         for number in range(count)
     ]
     np.testing.assert_allclose([float(row["score"]) for row in scores], image_scores, rtol=1e-6)
+
+
+def test_three_definitions_of_pro_have_their_own_names():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((4, 24, 24), bool)
+    masks[:3, 4:9, 5:9] = masks[1, 15:20, 12:20] = True
+    maps = rng.exponential(size=masks.shape).astype(np.float32) + masks
+    values = scoring.pixel_values(Samples((), np.empty((4, 3, 24, 24)), masks), maps)
+    assert values["aupro"] == aupro(masks, maps)
+    assert values["pro_per_image"] == pro_per_image(masks, maps)
+    assert values["pro_200_thresholds"] == pro_pooled_thresholds(masks, maps, 200)
+    assert len(set(values.values())) == 4
 
 
 def test_mean_scores_and_unblurred_maps(job):
@@ -136,7 +149,7 @@ def test_without_masks_pixel_metrics_are_null(trained, evaluation, tmp_path):
     )
     train(retrained)
     metrics, scores = run(evaluation_job(retrained, evaluation), tmp_path)
-    assert [metrics[name] for name in METRICS[1:]] == [None, None, None]
+    assert [metrics[name] for name in METRICS[1:]] == [None] * 4
     assert 0 <= metrics["image_auroc"] <= 1
     assert len(scores) == 7
     with pytest.raises(MaskrdError, match="demo/bolt has no masks"):

@@ -260,6 +260,87 @@ def test_a_key_added_later_changes_no_recipe_until_it_is_set(config) -> None:
     for key, field in Training.model_fields.items():
         if not field.is_required():
             assert key not in json.loads(before.training_json())
-            del config["train"][key]
+            config["train"].pop(key, None)  # `selection` is made from `evaluation`
     assert Experiment.load(config).recipe("mvtec_ad", "maskrd") == before
     assert Training.parse("recipe", before.training_json()) == before.training
+
+
+# Variants that are trained and tested for each category; what differs in testing only shares a training.
+@pytest.mark.parametrize(
+    ("table", "trained", "tested"),
+    [
+        ("ablation_mask_ratio", 5, 5),
+        ("ablation_fmm", 3, 3),
+        ("ablation_loss", 2, 2),
+        ("ablation_fusion", 2, 2),
+        ("ablation_subset", 7, 13),
+        ("ablation_score", 1, 2),
+        ("ablation_pro", 3, 3),
+        ("ablation_checkpoint", 4, 4),
+    ],
+)
+def test_robustness_ablations_share_what_they_can(config, table, trained, tested) -> None:
+    experiment = Experiment.load(config)
+    models = list(experiment.report(table).models())
+    assert len({model.variant for model in models}) == tested
+    assert len({experiment.trained_as(model.dataset, model.variant) for model in models}) == trained
+
+
+@pytest.mark.parametrize("layers", ["1", "2", "3", "1_2", "1_3", "2_3"])
+def test_both_readings_of_table7_have_its_subsets(config, layers) -> None:
+    experiment = Experiment.load(config)
+    recipes = {
+        name: experiment.recipe("mvtec_ad", f"{name}_{layers}") for name in ("layers", "score_layers", "msff_layers")
+    }
+    subset = recipes["layers"].training.layers
+    assert recipes["score_layers"].evaluation.score_layers == subset
+    assert recipes["score_layers"].training == experiment.recipe("mvtec_ad", "maskrd").training
+    expected = recipes["layers"].training.model_copy(update={"msff_layers": "distilled"})
+    assert recipes["msff_layers"].training == expected
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        ({"layers": [1, 2], "score_layers": [3]}, "score_layers (3,) can't be scored: layers are (1, 2)"),
+        ({"method": "mkd", "backbone": "vgg16", "score_layers": [1]}, "mkd has no map of a single level"),
+        ({"score_layers": [1, 1]}, "names 1 more than once"),
+        ({"score_layers": []}, "score_layers"),
+        ({"checkpoint": "best_on_test", "patience": 3, "validation_fraction": 0.1}, "set patience: null"),
+        ({"checkpoint": "best_on_test", "selection": {"score": "max"}}, "unknown 'selection'"),
+    ],
+)
+def test_robustness_keys_that_make_no_sense_are_refused(config, difference, expected) -> None:
+    config["variants"]["mine"] = difference
+    assert expected in complaint(config)
+
+
+def test_the_leak_is_tested_as_its_numbers_are(config) -> None:
+    """Nothing but the leak knows `selection`; another image score makes another choice, so another model."""
+    config["variants"]["leak_by_mean"] = {"checkpoint": "best_on_test", "score": "mean"}
+    experiment = Experiment.load(config)
+    for name in config["variants"]:
+        recipe = experiment.recipe("mvtec_ad", name)
+        assert recipe.training.selection == (recipe.evaluation if recipe.training.leaks else None)
+        assert ("selection" in recipe.training_json()) is recipe.training.leaks
+    assert experiment.trained_as("mvtec_ad", "leak_by_mean") == "leak_by_mean"
+    recipe = experiment.recipe("mvtec_ad", "leak_by_mean").training
+    assert Training.parse("--recipe", canonical_json(recipe)) == recipe
+
+
+def test_a_leak_gets_into_no_table_by_accident(config) -> None:
+    experiment = Experiment.load(config)
+    shown = {name for name in config["tables"] if any(t.leaks for t in experiment.report(name).training.values())}
+    assert shown == {"ablation_checkpoint"}
+    config["tables"]["table5"]["variants"] = ["best_on_test", "maskrd"]
+    assert complaint(config).startswith("table5: variant best_on_test has checkpoint: best_on_test, a leak")
+    config["tables"]["table5"]["leak"] = True
+    Experiment.load(config)
+    config["figures"]["figure7"]["variants"] = ["best_on_test"]
+    assert complaint(config).startswith("figure7: variant best_on_test")
+
+
+def test_a_leak_for_all_is_refused(config) -> None:
+    config["train"]["checkpoint"] = "best_on_test"
+    config["variants"]["best_on_test"] = {"checkpoint": "last"}
+    assert complaint(config).startswith("table1: variant maskrd has checkpoint: best_on_test")

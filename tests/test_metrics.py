@@ -182,6 +182,20 @@ def test_threshold_pro_is_that_of_the_loop(thresholds, limit):
     assert compared >= 4
 
 
+@pytest.mark.parametrize("levels", [1, 4, 16])
+def test_threshold_pro_counts_ties_as_the_loop(levels):
+    """Scores rounded to fractions: many pixels share one, some of them that of a threshold."""
+    compared = 0
+    for seed in range(12):
+        masks, maps = smooth_case(seed)
+        maps = np.round(maps * levels) / levels
+        value = pro_pooled_thresholds(masks, maps)
+        if value is not None:
+            compared += 1
+            assert value == pytest.approx(slow_threshold_pro(masks, maps, 200, 0.3), abs=1e-12), seed
+    assert compared >= 6
+
+
 def test_scores_on_a_threshold_are_not_above_it():
     """Integer scores from 0 to 200 put every pixel exactly on a threshold of the loop."""
     rng = np.random.default_rng(0)

@@ -88,6 +88,14 @@ def test_features_that_are_not_kept_are_paid_in_every_epoch(demo):
     assert recomputed.bill(kept.models).flops - kept.bill(kept.models).flops == pytest.approx(more)
 
 
+def test_choosing_on_the_test_set_pays_a_test_an_epoch(demo):
+    honest, variants = Plan(demo, cache_gb=4), demo.variants | {"maskrd": {"checkpoint": "best_on_test"}}
+    leaking = Plan(demo.model_copy(update={"variants": variants}), cache_gb=4)
+    model = next(model for model in honest.models if model.variant == "maskrd")
+    more = demo.train["epochs"] * 36 * honest.costs[model].test_flops
+    assert leaking.training_bill(model).flops - honest.training_bill(model).flops == pytest.approx(more)
+
+
 def test_an_index_counts_where_there_is_one(demo, tmp_path):
     (tmp_path / "data/demo").mkdir(parents=True)
     (tmp_path / "data/demo/weave.json").write_text(json.dumps({"train": [{}] * 16, "test": [{}] * 3}))

@@ -1,5 +1,7 @@
 """Multi-scale feature fusion, the entry of the bottleneck (main paper 3.3)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,19 +18,31 @@ class MSFF(nn.Module):
 
     Features (N, C1, H, W), (N, C2, H/2, W/2), (N, C3, H/4, W/4) become (N, 3 C3, H/4, W/4); with
     `channels`, a 1x1 convolution, BatchNorm and ReLU compress that to (N, channels, H/4, W/4).
-    The paper has the 1x1; RD4AD's published code leaves it out (`channels=None`).
+    The paper has the 1x1; RD4AD's published code leaves it out (`channels=None`). With fewer `layers` the others'
+    features are not seen; size stays that of level 3, the concatenation has C3 channels for each layer.
     """
 
-    def __init__(self, architecture: Architecture, channels: int | None) -> None:
+    def __init__(self, architecture: Architecture, channels: int | None, layers: Sequence[int] = (1, 2, 3)) -> None:
         super().__init__()
+        self.layers = layers
         c1, c2, c3 = (architecture.channels(level) for level in (1, 2, 3))
-        self.down1 = nn.Sequential(downsample(c1, c2), downsample(c2, c3))
-        self.down2 = downsample(c2, c3)
-        self.out_channels = channels or 3 * c3
+        if 1 in layers:
+            self.down1 = nn.Sequential(downsample(c1, c2), downsample(c2, c3))
+        if 2 in layers:
+            self.down2 = downsample(c2, c3)
+        width = len(layers) * c3
+        self.out_channels = channels or width
         self.compress: nn.Module = nn.Identity()
         if channels:
-            self.compress = nn.Sequential(conv(3 * c3, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+            self.compress = nn.Sequential(conv(width, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         f1, f2, f3 = features
-        return self.compress(torch.cat([self.down1(f1), self.down2(f2), f3], dim=1))
+        parts = []
+        if 1 in self.layers:
+            parts.append(self.down1(f1))
+        if 2 in self.layers:
+            parts.append(self.down2(f2))
+        if 3 in self.layers:
+            parts.append(f3)
+        return self.compress(torch.cat(parts, dim=1))

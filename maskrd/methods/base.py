@@ -68,7 +68,9 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fuse(maps: dict[int, Tensor], evaluation: Evaluation) -> Tensor:
-    """One map (N, H, W) of the levels' maps: their sum (RD), product (STPM) or weighted sum."""
+    """One map (N, H, W) of the maps of the scored levels: their sum (RD), product (STPM) or weighted sum."""
+    if evaluation.score_layers:
+        maps = {level: maps[level] for level in evaluation.score_layers}
     if evaluation.map_fusion == "product":
         return prod(maps.values())
     if evaluation.map_fusion == "weighted":

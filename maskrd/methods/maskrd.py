@@ -16,14 +16,16 @@ from maskrd.teacher import Teacher
 class MaskedReverseDistillation(Method):
     """Teacher features -> MSFF -> SCConv -> SimAM -> OCE -> decoder -> FMM -> rebuilt features.
 
-    `layers` of the recipe selects the levels that are distilled and scored; MSFF always sees all three.
+    `layers` of the recipe selects the levels that are distilled and scored; MSFF sees all three, or with
+    `msff_layers: distilled` those alone.
     """
 
     def __init__(self, settings: Training, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         architecture = teacher.architecture
         width = settings.msff_channels
-        self.msff = MSFF(architecture, architecture.channels(3) if width == "teacher" else width)
+        seen = settings.layers if settings.msff_layers == "distilled" else (1, 2, 3)
+        self.msff = MSFF(architecture, architecture.channels(3) if width == "teacher" else width, seen)
         channels = self.msff.out_channels
         self.scconv = SCConv(channels, settings.scconv_fusion) if settings.scconv else nn.Identity()
         self.simam = SimAM() if settings.simam else nn.Identity()

@@ -14,6 +14,7 @@ from maskrd.reporting.naming import (
     row_name,
     variant_name,
 )
+from maskrd.reporting.runs import ADDED_LATER
 
 SCORES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
 NAMED = 4  # more categories than this are counted
@@ -27,6 +28,7 @@ def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame, measure
         _seeds(report),
         *_coverage(report, layout),
         _missing(metrics),
+        _untested(report, metrics),
         _generated(report),
         _ranking(layout),
         _costs(report, measured),
@@ -40,8 +42,11 @@ def figure_facts(report: Report) -> str:
 
 
 def table_notes(report: Report, layout: Layout) -> list[str]:
-    """The configured note, then the errata that bear on the reported numbers shown."""
+    """The configured note, a warning of leaks, then the errata that bear on the reported numbers shown."""
     notes = [report.spec.note] if report.spec.note else []
+    if layout.leaking:
+        names = enumerate_names([variant_name(variant) for variant in layout.leaking])
+        notes.append(f"[leak] {names}: the test images chose the checkpoint. No estimate for other images; not ranked.")
     if not layout.has_reported:
         return notes
     for erratum in errata(report.name):
@@ -150,6 +155,21 @@ def _over(categories: Iterable[str], nouns: str) -> str:
 def _missing(metrics: pd.DataFrame) -> str:
     found = int(metrics["found"].sum())
     return "" if found == len(metrics) else f"{found} of {len(metrics)} models: a dash is a model not run."
+
+
+def _untested(report: Report, metrics: pd.DataFrame) -> str:
+    """Runs from before a metric was there have dashes that are no missing models."""
+    without = {
+        metric_name(metric): int((metrics["found"] & metrics[metric].isna()).sum())
+        for metric in report.spec.metrics
+        if metric in ADDED_LATER
+    }
+    sentences = [
+        f"{count} of {len(metrics)} models have no {name}: tested before it was a metric, or without masks."
+        for name, count in without.items()
+        if count
+    ]
+    return " ".join(sentences)
 
 
 def _generated(report: Report) -> str:

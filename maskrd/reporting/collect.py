@@ -20,8 +20,8 @@ def read_metrics(report: Report, models: Path) -> pd.DataFrame:
     """One line for each model of the report, in its order.
 
     Columns: the fields of `Model`; `found`, false without a metrics.json; the metrics in percent, NaN where missing
-    or null; `parameters` in millions and `training_seconds`; the settings of `RECORDED` as text, null where unknown.
-    Raises MaskrdError for a file that can't be read.
+    or null; `parameters` in millions and `training_seconds`; the settings of `RECORDED` as text, null where unknown;
+    `leak`, true where test images had a say in the weights. Raises MaskrdError for a file that can't be read.
     """
     records = [_record(models, model) for model in report.models()]
     return pd.DataFrame(records).astype(dict.fromkeys([*METRICS, *COSTS], float))
@@ -30,12 +30,13 @@ def read_metrics(report: Report, models: Path) -> pd.DataFrame:
 def _record(models: Path, model: Model) -> dict:
     run = read_run(models, model)
     if run is None:
-        return asdict(model) | {"found": False} | dict.fromkeys([*METRICS, *COSTS, *RECORDED])
+        return asdict(model) | {"found": False, "leak": False} | dict.fromkeys([*METRICS, *COSTS, *RECORDED])
     recipes = {"training": run.training["recipe"], "evaluation": run.evaluation["recipe"]}
     # As text: pandas would turn a column of epochs with a gap into floats.
     settings = {key: str(recipes[job][key]) if key in recipes[job] else None for key, job in RECORDED.items()}
     costs = {"parameters": run.training["parameters"] / 1e6, "training_seconds": run.training["seconds"]}
-    return asdict(model) | {"found": True} | run.values | costs | settings
+    found = {"found": True, "leak": bool(run.training.get("leak"))}
+    return asdict(model) | found | run.values | costs | settings
 
 
 def read_speed(path: Path) -> dict:

@@ -19,12 +19,16 @@ Speed = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in percent; `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, else 0."""
+    """A number in percent; `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, else 0.
+
+    A number that test images had a say in doesn't compete for ranks.
+    """
 
     value: float | None = None
     sd: float | None = None
     decimals: int = 1
     rank: int = 0
+    competes: bool = True
 
     def shown(self, number: float) -> Decimal:
         """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
@@ -58,7 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Layout:
-    """`cells` has one tuple for each row, one cell for each column. `shown` are the identifiers of the rows."""
+    """`cells` has one tuple for each row, one cell for each column. `shown` are the identifiers of the rows.
+
+    `leaking` are the variants shown whose weights test images had a say in.
+    """
 
     kind: str
     rows: tuple[Row, ...]
@@ -66,6 +73,7 @@ class Layout:
     columns: tuple[Column, ...]
     cells: tuple[tuple[Cell, ...], ...]
     mark_columns: tuple[str, ...] = ()
+    leaking: tuple[str, ...] = ()
 
     @property
     def has_reported(self) -> bool:
@@ -103,6 +111,7 @@ def _category_layout(report: Report, metrics: pd.DataFrame) -> Layout:
         shown=categories,
         columns=tuple(columns),
         cells=tuple(_rank_along(tuple(columns), line) for line in zip(*columns.values(), strict=True)),
+        leaking=leaking_variants(report, metrics),
     )
 
 
@@ -136,22 +145,38 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
 
 def _reproduced_columns(report: Report, categories: Sequence[str], metrics: pd.DataFrame) -> dict[Column, list[Cell]]:
     columns = {}
+    leaking = leaking_variants(report, metrics)
     for variant in report.spec.variants:
+        competes = variant not in leaking
         for metric in report.spec.metrics:
             entries = summarise(metrics, ["variant", "category"], metric)
-            cells = [_cell(entries.loc[(variant, category)]) for category in categories]
-            mean = _cell(summarise(metrics, ["variant"], metric).loc[variant])
-            columns[Column(f"{variant_name(variant)} ({REPRODUCED})", metric, REPRODUCED)] = [*cells, mean]
+            cells = [_cell(entries.loc[(variant, category)], competes) for category in categories]
+            mean = _cell(summarise(metrics, ["variant"], metric).loc[variant], competes)
+            heading = f"{labelled(variant, leaking)} ({REPRODUCED})"
+            columns[Column(heading, metric, REPRODUCED)] = [*cells, mean]
     return columns
+
+
+def leaking_variants(report: Report, metrics: pd.DataFrame) -> tuple[str, ...]:
+    """Variants whose weights test images had a say in, as configured or as one of their models records."""
+    recorded = set(metrics.loc[metrics["leak"], "variant"])
+    return tuple(name for name in report.spec.variants if report.training[name].leaks or name in recorded)
+
+
+def labelled(variant: str, leaking: Sequence[str]) -> str:
+    return f"{variant_name(variant)} [leak]" if variant in leaking else variant_name(variant)
 
 
 def _line_layout(report: Report, metrics: pd.DataFrame, speed: Speed) -> Layout:
     """One line for each variant or backbone; reported and reproduced side by side for each metric."""
     kind = report.spec.rows.removesuffix("s")
     lines = report.backbones if kind == "backbone" else report.spec.variants
-    name = backbone_name if kind == "backbone" else variant_name
+    leaking = leaking_variants(report, metrics)
+    variants = lines if kind == "variant" else report.spec.variants * len(lines)
+    competes = [variant not in leaking for variant in variants]
+    names = [backbone_name(line) if kind == "backbone" else labelled(line, leaking) for line in lines]
     marks = labels().marks.get(report.name, Marks((), {}))
-    if not set(lines) <= set(marks.rows):
+    if leaking or not set(lines) <= set(marks.rows):  # check marks take the place of names, which say what leaks
         marks = Marks((), {})
     columns: dict[Column, list[Cell]] = {}
     for metric in report.spec.metrics:
@@ -159,16 +184,18 @@ def _line_layout(report: Report, metrics: pd.DataFrame, speed: Speed) -> Layout:
             cells = _printed_cells(report.name, OURS, metric)
             columns[Column(REPORTED, metric, REPORTED)] = _rank([cells.get(line, Cell()) for line in lines])
         means = summarise(metrics, [kind], metric)
-        columns[Column(REPRODUCED, metric, REPRODUCED)] = _rank([_cell(means.loc[line]) for line in lines])
+        cells = [_cell(means.loc[line], fair) for line, fair in zip(lines, competes, strict=True)]
+        columns[Column(REPRODUCED, metric, REPRODUCED)] = _rank(cells)
     if report.spec.costs:
         columns |= _cost_columns(report, metrics, speed)
     return Layout(
         kind=kind,
-        rows=tuple(Row(name(line), marked=marks.rows.get(line, ())) for line in lines),
+        rows=tuple(Row(name, marked=marks.rows.get(line, ())) for name, line in zip(names, lines, strict=True)),
         shown=lines,
         columns=tuple(columns),
         cells=tuple(zip(*columns.values(), strict=True)),
         mark_columns=marks.columns,
+        leaking=leaking,
     )
 
 
@@ -185,10 +212,10 @@ def _cost_columns(report: Report, metrics: pd.DataFrame, speed: Speed) -> dict[C
     }
 
 
-def _cell(summary: pd.Series) -> Cell:
+def _cell(summary: pd.Series, competes: bool) -> Cell:
     if pd.isna(summary["mean"]):
         return Cell()
-    return Cell(summary["mean"], None if pd.isna(summary["sd"]) else summary["sd"])
+    return Cell(summary["mean"], None if pd.isna(summary["sd"]) else summary["sd"], competes=competes)
 
 
 def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, ...]:
@@ -204,8 +231,12 @@ def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, 
 def _rank(cells: Iterable[Cell]) -> list[Cell]:
     """Mark best and second; a number without a competitor is not best of anything."""
     cells = list(cells)
-    numbers = [cell.shown(cell.value) for cell in cells if cell.value is not None]
+    competing = [cell.value is not None and cell.competes for cell in cells]
+    numbers = [cell.shown(cell.value) for cell, fair in zip(cells, competing, strict=True) if fair]
     ranks = {number: rank for rank, number in enumerate(sorted(set(numbers), reverse=True)[:2], start=1)}
     if len(numbers) < 2:
         return cells
-    return [cell if cell.value is None else replace(cell, rank=ranks.get(cell.shown(cell.value), 0)) for cell in cells]
+    return [
+        replace(cell, rank=ranks.get(cell.shown(cell.value), 0)) if fair else cell
+        for cell, fair in zip(cells, competing, strict=True)
+    ]

@@ -6,6 +6,7 @@ from maskrd.paper import OURS, labels
 
 METRICS = {
     "pro_per_image": "PRO per image",
+    "pro_200_thresholds": "PRO of 200 thresholds",
     "parameters": "Parameters (M)",
     "training_seconds": "Training (s)",
 }
@@ -15,6 +16,7 @@ SPELLING = {
     "fmm": "FMM",
     "mkd": "MKD",
     "msfd": "MSFD",
+    "msff": "MSFF",
     "rd": "RD",
     "scconv": "SCConv",
     "scsatt": "SCSAtt",

@@ -175,6 +175,8 @@ def _differing(question: Question, run: Run) -> list[str]:
     for key, wanted in question.settings.items():
         if recipe[key] != wanted:
             texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
+    if recorded.leaks:
+        texts.append("a checkpoint chosen on the test images")
     published = published_images(run.model.dataset, run.model.category)
     if run.evaluation.get("images") != published:
         texts.append(f"{run.evaluation.get('images')} test images of {run.model.category} instead of {published}")

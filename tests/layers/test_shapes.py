@@ -55,6 +55,15 @@ def test_msff_brings_levels_to_the_deepest_size(backbone, channels):
     assert msff.out_channels == fused.shape[1]
 
 
+@pytest.mark.parametrize("layers", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)])
+def test_msff_of_fewer_levels_keeps_the_size_and_has_no_idle_weights(layers):
+    whole, part = MSFF(ARCHITECTURES["resnet18"], None), MSFF(ARCHITECTURES["resnet18"], None, layers)
+    assert part(features("resnet18")).shape == (2, part.out_channels, 16, 16)
+    assert part.out_channels == len(layers) * WIDTHS["resnet18"][2]
+    used = [name for name in whole.state_dict() if name.startswith(tuple(f"down{level}." for level in layers))]
+    assert list(part.state_dict()) == used
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "wide_resnet50_2"])
 @pytest.mark.parametrize("shallowest", [1, 2, 3])
 def test_decoder_mirrors_the_teacher_down_to_its_shallowest_level(backbone, shallowest):

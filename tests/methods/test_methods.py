@@ -143,3 +143,30 @@ def test_trained_saved_and_evaluated(settings, testing, training_job, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert 0 <= metrics["pixel_auroc"] <= 1
     assert metrics["training"]["epochs"] == 2
+
+
+SUBSETS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("layers", SUBSETS)
+@pytest.mark.parametrize("seen", ["all", "distilled"])
+def test_msff_sees_all_levels_or_the_distilled_ones(recipe, evaluation, layers, seen):
+    method = build(recipe(layers=layers, msff_layers=seen, image_size=SIDE))
+    images = draw_images(2)
+    features = method.teacher(images)
+    hidden = [level for level in (1, 2, 3) if level not in layers]
+    changed = [feature + 1 if k in hidden else feature for k, feature in enumerate(features, start=1)]
+    with torch.no_grad():
+        before, after = (method.anomaly_maps(images, given, evaluation()) for given in (features, changed))
+    assert torch.equal(before, after) is (seen == "distilled")
+
+
+@pytest.mark.parametrize("method", ["maskrd", "stpm", "msfd", "asymmetric"])
+@pytest.mark.parametrize("layers", SUBSETS)
+def test_score_layers_choose_among_the_levels_maps(recipe, evaluation, method, layers):
+    trained, images = build(recipe(method=method, image_size=SIDE)), draw_images(2)
+    each = [maps_of(trained, images, evaluation(score_layers=[level])) for level in layers]
+    torch.testing.assert_close(maps_of(trained, images, evaluation(score_layers=layers)), sum(each))
+    everything = maps_of(trained, images, evaluation())
+    assert torch.equal(everything, maps_of(trained, images, evaluation(score_layers=[1, 2, 3])))
+    assert not torch.allclose(everything, sum(each))

@@ -15,13 +15,17 @@ import yaml
 from maskrd.errors import MaskrdError
 from maskrd.experiment import CIFAR10_CLASSES, DIGITS_CLASSES, Evaluation, Report, Table, Training
 from maskrd.paper import labels
+from maskrd.reporting.captions import table_notes
+from maskrd.reporting.collect import read_metrics
 from maskrd.reporting.latex import escape
+from maskrd.reporting.layout import build_layout
 from maskrd.reporting.naming import backbone_name, variant_name
 from maskrd.reporting.tables import write_table
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
 MVTEC = tuple(category for members in labels().groups.values() for category in members)
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
+PROS = ("aupro", "pro_per_image", "pro_200_thresholds")
 MODULES = ("no_scsatt", "simam_only", "scconv_only", "maskrd")
 LEVELS = ("layers_1", "layers_2", "layers_3", "layers_1_2", "layers_2_3", "layers_1_3", "maskrd")
 
@@ -228,6 +232,74 @@ def test_table6_and_7_name_rows_by_check_marks(tmp_path):
     csv, tex = tabulate(make_report("table7", rows="variants", variants=LEVELS), tmp_path, constant(0.9))
     assert list(csv["M2"]) == ["", "x", "", "x", "x", "", "x"]
     assert "M2+M3 and M1+M3, or the reverse" in tex
+
+
+CHECKPOINTS = ("maskrd", "best_validation", "best_on_test")
+LEAKING = {"best_on_test": {"checkpoint": "best_on_test", "selection": CONFIG["evaluation"]}}
+LEAK_NOTE = "best on test: the test images chose the checkpoint."
+
+
+def test_a_leak_is_labelled_noted_and_never_best(tmp_path):
+    spec = {"rows": "variants", "variants": CHECKPOINTS, "leak": True}
+    report = make_report("ablation_checkpoint", train=LEAKING, **spec)
+    fractions = dict(zip(CHECKPOINTS, (0.8, 0.7, 0.9), strict=True))
+    csv, tex = tabulate(report, tmp_path, lambda m: dict.fromkeys(METRICS, fractions[m.variant]))
+    assert list(csv["variant"]) == ["Ours", "best validation", "best on test [leak]"]
+    assert LEAK_NOTE in tex
+    ours, validation, leak = (
+        next(t for t in tex.splitlines() if t.startswith(n)) for n in ("Ours", "best v", "best o")
+    )
+    assert (ours.count("textbf"), validation.count("underline")) == (3, 3)
+    assert leak.endswith(r"& 90.0 & 90.0 & 90.0 \\")
+
+
+def test_a_leaking_column_among_methods_is_labelled(tmp_path):
+    spec = {"variants": ("maskrd", "best_on_test"), "metrics": ["image_auroc"], "leak": True}
+    report = make_report("table1", train=LEAKING, categories=("screw", "wood"), **spec)
+    csv, tex = tabulate(report, tmp_path, lambda m: {"image_auroc": 1.0 if m.variant == "best_on_test" else 0.99})
+    assert list(csv["best on test [leak] (reproduced)"]) == ["100.0"] * 3
+    assert r"\shortstack{best on test [leak]\\(reproduced)}" in tex
+    lines = [line for line in tex.splitlines() if "& Screw" in line or "& Wood" in line]
+    assert [line.endswith(r"& 100.0 \\") for line in lines] == [True, True]
+
+
+def test_a_leak_that_only_the_models_record_is_labelled(tmp_path):
+    """metrics.json files of somebody else's run, whose configuration was another."""
+    report = make_report("table5", rows="variants", variants=["no_fmm", "maskrd"])
+    tabulate(report, tmp_path, constant(0.9))
+    for path in tmp_path.glob("models/*/*/no_fmm/*/*/metrics.json"):
+        content = json.loads(path.read_text()) | {"training": {"recipe": {}, "leak": "chosen on the test images"}}
+        path.write_text(json.dumps(content))
+    layout = build_layout(report, read_metrics(report, tmp_path / "models"))
+    assert [row.name for row in layout.rows] == ["no FMM [leak]", "Ours"]
+    assert any("[leak] no FMM:" in note for note in table_notes(report, layout))
+
+
+def test_tables_without_a_leak_say_nothing_of_it(tmp_path):
+    _, tex = tabulate(make_report("table5", rows="variants", variants=["no_fmm", "maskrd"]), tmp_path, constant(0.9))
+    assert "leak" not in tex
+
+
+def test_a_metric_added_after_a_run_is_a_dash(tmp_path):
+    report = make_report("ablation_pro", rows="variants", variants=["no_fmm", "maskrd"], metrics=PROS)
+    csv, tex = tabulate(report, tmp_path, lambda m: dict.fromkeys(PROS[: 2 + (m.variant == "maskrd")], 0.9))
+    assert list(csv["pro_200_thresholds reproduced"]) == ["-", "90.0"]
+    assert list(csv["pro_per_image reproduced"]) == ["90.0", "90.0"]
+    assert "PRO & PRO per image & PRO of 200 thresholds" in tex
+    assert "15 of 30 models have no PRO of 200 thresholds: tested before it was a metric" in caption(tex)
+    _, tex = tabulate(report, tmp_path, lambda _: dict.fromkeys(PROS, 0.9))
+    assert "tested before" not in tex
+
+
+def test_a_metric_that_was_always_there_must_be(tmp_path):
+    report = make_report("table5", rows="variants", variants=["no_fmm", "maskrd"])
+    tabulate(report, tmp_path, constant(0.9))
+    path = next(tmp_path.glob("models/**/metrics.json"))
+    content = json.loads(path.read_text())
+    del content["aupro"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(MaskrdError, match=r"not a metrics.json of this pipeline"):
+        read_metrics(report, tmp_path / "models")
 
 
 def test_own_ablation_names_its_variants(tmp_path):

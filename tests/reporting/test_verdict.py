@@ -189,6 +189,13 @@ def test_precision_is_remarked_but_comparable(tmp_path):
     assert (row.verdict, row.conditions, row.remarks) == ("reproduced", "", "precision bf16")
 
 
+def test_a_leak_reproduces_nothing(tmp_path):
+    leak = {"checkpoint": "best_on_test", "selection": CONFIG["evaluation"]}
+    put(tmp_path, "bottle", {"image_auroc": 100}, **leak)
+    row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
+    assert (row.verdict, row.conditions) == ("not comparable", "a checkpoint chosen on the test images")
+
+
 def test_the_other_pro_is_remarked(tmp_path):
     put(tmp_path, "bottle", {"aupro": 97.8, "pro_per_image": 96.4, "pixel_auroc": 98.9})
     rows = verdicts(tmp_path, WIDE, [0])

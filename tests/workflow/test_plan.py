@@ -28,6 +28,22 @@ def test_downloads_plans_no_training(clone: Workspace) -> None:
     assert set(clone.snakemake("-n", "downloads").planned) == {"download", "unpack", "downloads"}
 
 
+TWO = {"datasets": {"mvtec_ad": {"categories": ["bottle", "screw"]}}}
+
+
+def test_what_differs_in_testing_only_plans_no_training_of_its_own(clone: Workspace) -> None:
+    planned = clone.snakemake("-n", "--", "ablation_score", config=TWO).planned
+    assert (planned["train"], planned["evaluate"]) == (2, 4)
+    assert (planned["table"], planned["paired"]) == (1, 1)
+
+
+def test_robustness_plans_every_ablation_and_shares_their_models(clone: Workspace) -> None:
+    planned = clone.snakemake("-n", "--", "robustness", config=TWO).planned
+    assert planned["train"] == 58
+    assert planned["evaluate"] == 72
+    assert planned["table"] == 11
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
