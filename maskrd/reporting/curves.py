@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Model
@@ -75,4 +75,7 @@ def _draw_panel(axes: Axes, curves: Mapping[Model, pd.DataFrame], colors: Mappin
                 marker = "." if len(curve) == 1 else None
                 axes.plot(curve.index, curve[column], style, marker=marker, color=colors[model.category], lw=1)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -17,7 +17,7 @@ from maskrd.reporting.layout import Layout
 from maskrd.reporting.naming import metric_name, report_name
 
 TITLE = "Masked reverse distillation: reported and reproduced"
-NUMBER = re.compile(r"[+-]?\d[\d.,:]*( ± [\d.]+)?( (h|min|s))?|")
+NUMBER = re.compile(r"[+-]?[\d.]+( (h|min|s))?|")  # with the unit of a duration; or nothing
 
 
 def typeset(text: object) -> Markup:
@@ -39,7 +39,6 @@ def _environment() -> Environment:
     )
     environment.filters.update(typeset=typeset, slug=_slug, report=report_name)
     environment.filters["metric"] = lambda name: typeset(metric_name(name))
-    environment.tests["even"] = lambda number: number % 2 == 0
     return environment
 
 
