@@ -1,5 +1,5 @@
 # make setup   an environment in .venv, from the pinned and hashed requirements
-# make demo    every table and figure on generated data: no network, no GPU, minutes
+# make demo    every table and figure on generated data, and a report of them: no network, no GPU, minutes
 # make test    everything that must pass before a commit
 # make test-kill   a workflow killed at 20 random moments ends as an unbroken one
 # make test-slurm  a workflow through a real Slurm, with faults; root, Debian's slurm-wlm and munge
@@ -27,6 +27,7 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(CORES) --set-threads train=1 evaluate=1 heatmaps=1 \
 		--configfile workflow/config/demo.yaml -- tables figure7 systems
+	$(BIN)/snakemake --cores $(CORES) --configfile workflow/config/demo.yaml -- report
 
 test: setup lint
 	$(BIN)/pytest

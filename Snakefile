@@ -5,6 +5,7 @@
 #   snakemake --cores 8 robustness  every ablation_... table: what hangs on the choices that the paper leaves open
 #   snakemake --cores 1 audit       do the printed numbers add up, and bear out the text? Seconds, no data
 #   snakemake --cores 1 verdict     which printed numbers are reproduced by what was run so far; trains nothing
+#   snakemake --cores 8 report      one page of everything, for the browser
 #   snakemake --cores 8 -n          what would be run
 #
 # config.yaml is the experiment; `--configfile mine.yaml` is merged over it.
@@ -16,6 +17,10 @@ min_version("9.27")
 configfile: "config.yaml"
 
 
+# The first page of `snakemake --report`.
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/demo.smk"
@@ -23,6 +28,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/review.smk"
+include: "workflow/rules/report.smk"
 
 
 # Target rules stay in this file: Snakemake drops `default_target` of an included one.
@@ -105,3 +111,11 @@ rule verdict:
     localrule: True
     message:
         "Reported against reproduced: {input[1]}."
+
+
+rule report:
+    input:
+        REPORT,
+    localrule: True
+    message:
+        "Open {input} in a browser; it needs no other file."

@@ -246,13 +246,14 @@ def table(
     models: Models,
     csv: Annotated[Path, typer.Option(help="CSV to write")],
     tex: Annotated[Path, typer.Option(help="LaTeX to write")],
+    html: Annotated[Path, typer.Option(help="HTML to write")],
     speed: Annotated[Path | None, typer.Option(help="What `maskrd speed` measured")] = None,
 ) -> None:
     """Write a table from the metrics.json files of its models."""
     from maskrd.experiment import Report
     from maskrd.reporting.tables import write_table
 
-    write_table(Report.parse("--report", report), models, csv, tex, speed)
+    write_table(Report.parse("--report", report), models, csv, tex, html, speed)
 
 
 @app.command()
@@ -323,12 +324,68 @@ def verdict(
 
 
 @app.command()
-def paired(report: ReportJson, models: Models, output: Output) -> None:
-    """Write an ablation's differences to the full method, with confidence intervals (CSV)."""
+def paired(
+    report: ReportJson,
+    models: Models,
+    csv: Annotated[Path, typer.Option(help="CSV to write")],
+    html: Annotated[Path, typer.Option(help="HTML to write")],
+) -> None:
+    """Write an ablation's differences to the full method, with confidence intervals."""
     from maskrd.experiment import Report
     from maskrd.reporting.paired import write_paired
 
-    write_paired(Report.parse("--report", report), models, output)
+    write_paired(Report.parse("--report", report), models, csv, html)
+
+
+@app.command()
+def curves(
+    histories: Annotated[list[Path], typer.Argument(help="history.csv of models of one dataset")],
+    output: Output,
+) -> None:
+    """Draw the training curves of a dataset's models (PNG)."""
+    from maskrd.reporting.curves import write_curves
+
+    write_curves(histories, output)
+
+
+@app.command()
+def review(
+    models: Models,
+    backbone: PlainBackbone,
+    seed: Seeds,
+    plot: Annotated[Path, typer.Option(help="Plot of the verdict to write (PNG)")],
+    verdict: Annotated[Path, typer.Option(help="Verdict to write (HTML)")],
+    claims: Annotated[Path, typer.Option(help="The paper's claims to write (HTML)")],
+    summary: Annotated[Path, typer.Option(help="What was run, to write (HTML)")],
+    runtime: Annotated[Path, typer.Option(help="How long it took, to write (HTML)")],
+) -> None:
+    """What the models at hand say of the paper, as parts of the report."""
+    from maskrd.paper.claims import evaluate_claims
+    from maskrd.reporting.claims_page import write_claims_page
+    from maskrd.reporting.runs_page import find_runs, write_runtime, write_summary
+    from maskrd.reporting.verdict import reproduced_claims, verdicts
+    from maskrd.reporting.verdict_page import write_html, write_plot
+
+    rows = verdicts(models, backbone, seed)
+    write_plot(rows, plot)
+    write_html(rows, plot, verdict)
+    write_claims_page([*evaluate_claims(), *reproduced_claims(rows)], claims)
+    runs = find_runs(models)
+    write_summary(runs, summary)
+    write_runtime(runs, runtime)
+
+
+@app.command()
+def report(
+    contents: Annotated[str, typer.Option(help="Sections and their files (HTML, PNG), as JSON")],
+    output: Output,
+) -> None:
+    """Put tables, figures and everything else into one HTML page that needs no other file."""
+    from json import loads
+
+    from maskrd.reporting.html import write_report
+
+    write_report(loads(contents), output)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import pandas as pd
 
@@ -37,11 +37,9 @@ def render(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str
 def _tabular(layout: Layout) -> str:
     grouped = any(row.block for row in layout.rows)
     stub = "c" * len(layout.mark_columns) or "l"
-    text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(_spans(layout))}}}", r"\toprule"]
+    text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(layout.spans)}}}", r"\toprule"]
     text += _header(layout, [""] * grouped)
-    lines = zip(layout.rows, layout.cells, strict=True)
-    for (block, _), members in groupby(lines, key=lambda line: (line[0].block, line[0].is_mean)):
-        members = list(members)
+    for block, members in layout.blocks:
         groups = [f"\\multirow{{{len(members)}}}{{*}}{{{escape(block)}}}" if block else ""] + [""] * len(members)
         text.append(r"\midrule")
         for (row, cells), group in zip(members, groups, strict=False):
@@ -52,7 +50,7 @@ def _tabular(layout: Layout) -> str:
 def _header(layout: Layout, first: list[str]) -> list[str]:
     stub = first + [escape(name) for name in layout.mark_columns or (layout.kind.capitalize(),)]
     if layout.kind == "category":
-        return [_join(stub + [_heading(layout.columns[span[0]].heading) for span in _spans(layout)])]
+        return [_join(stub + [_heading(layout.columns[span[0]].heading) for span in layout.spans])]
     metrics = [escape(metric_name(metric)) for metric in dict.fromkeys(column.metric for column in layout.columns)]
     if not layout.has_reported:
         return [_join(stub + metrics)]
@@ -78,15 +76,7 @@ def _stub(layout: Layout, row: Row) -> list[str]:
 
 
 def _texts(layout: Layout, cells: Sequence[Cell]) -> list[str]:
-    return ["/".join(_cell(cells[place]) for place in span) for span in _spans(layout)]
-
-
-def _spans(layout: Layout) -> list[list[int]]:
-    """The columns that share a cell: the metrics of one method, as in 99.3/98.1."""
-    places = range(len(layout.columns))
-    if layout.kind != "category":
-        return [[place] for place in places]
-    return [list(span) for _, span in groupby(places, key=lambda place: layout.columns[place].heading)]
+    return ["/".join(_cell(cells[place]) for place in span) for span in layout.spans]
 
 
 def _cell(cell: Cell) -> str:
@@ -101,7 +91,7 @@ def _width(layout: Layout) -> int:
             max(map(len, layout.columns[span[0]].heading.split())),
             *(sum(len(cells[place].text()) + 1 for place in span) for cells in layout.cells),
         )
-        for span in _spans(layout)
+        for span in layout.spans
     ]
     stub = [len(mark) for mark in layout.mark_columns] or [
         max(len(row.name) for row in layout.rows),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import groupby
 from statistics import fmean
 
 import pandas as pd
@@ -78,6 +79,21 @@ class Layout:
     @property
     def has_reported(self) -> bool:
         return any(column.source == REPORTED for column in self.columns)
+
+    @property
+    def spans(self) -> list[list[int]]:
+        """The columns that share a printed cell: the metrics of one method, as in 99.3/98.1."""
+        places = range(len(self.columns))
+        if self.kind != "category":
+            return [[place] for place in places]
+        return [list(span) for _, span in groupby(places, key=lambda place: self.columns[place].heading)]
+
+    @property
+    def blocks(self) -> list[tuple[str, list[tuple[Row, tuple[Cell, ...]]]]]:
+        """Rows and their cells between two rules: a group of categories, then the mean."""
+        lines = zip(self.rows, self.cells, strict=True)
+        grouped = groupby(lines, key=lambda line: (line[0].block, line[0].is_mean))
+        return [(block, list(members)) for (block, _), members in grouped]
 
 
 def build_layout(report: Report, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:

@@ -24,6 +24,15 @@ SPELLING = {
     "stpm": "STPM",
 }
 
+DATASETS = {
+    "mvtec_ad": "MVTec AD",
+    "cifar10": "CIFAR-10",
+    "mtd": "Magnetic tile defects",
+    "stc": "ShanghaiTech Campus",
+    "demo": "Demo (generated)",
+    "digits": "Digits (scikit-learn's)",
+}
+
 
 def row_name(identifier: str) -> str:
     """A category or `mean`: `metal_nut` is Metal nut, `automobile` the paper's Car."""
@@ -49,6 +58,16 @@ def metric_name(metric: str) -> str:
     if metric.startswith("frames_per_second_"):
         return f"Frames/s, batch {metric.rpartition('_')[2]}"
     return labels().metrics.get(metric) or METRICS[metric]
+
+
+def report_name(name: str) -> str:
+    """A table or figure: `table5` is Table 5, `ablation_fmm` Ablation FMM."""
+    words = [SPELLING.get(word, word) for word in re.sub(r"(?<=[a-z])(?=\d)", "_", name).split("_")]
+    return " ".join([words[0].capitalize(), *words[1:]])
+
+
+def dataset_name(dataset: str) -> str:
+    return DATASETS.get(dataset, dataset)
 
 
 def enumerate_names(names: list[str]) -> str:

@@ -3,15 +3,22 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
 from maskrd.experiment import Model, Report
-from maskrd.files import atomic_path
+from maskrd.files import atomic_path, write_text
+from maskrd.reporting.html import render_records
+from maskrd.reporting.naming import metric_name, report_name, variant_name
 from maskrd.reporting.runs import Run, read_run
 from maskrd.reporting.verdict import estimate
 
 FULL = "maskrd"
+CAPTION = (
+    "Differences in percentage points between models of the same category and seed, with their 95 % interval, "
+    "Student's t over categories, or over seeds where there is one category. * leaves out 0: beyond noise."
+)
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,32 @@ def _summary(by_category: Sequence[Sequence[float]]) -> tuple:
     return found.mean, found.low, found.high, "categories" if several else "seeds", beyond
 
 
-def write_paired(report: Report, models: Path, path: Path) -> None:
-    """Write `paired_differences` as CSV, with two decimals."""
+def write_paired(report: Report, models: Path, path: Path, page: Path) -> None:
+    """Write `paired_differences` as CSV, with two decimals, and as HTML, with one."""
     rows = list(paired_differences(report, models))
+    headings = ["comparison", *map(metric_name, report.spec.metrics), "pairs"]
+    lines = list(_lines(rows))
+    write_text(page, render_records(f"{report_name(report.name)}, paired", CAPTION, headings, lines))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Difference))
         for row in rows:
             writer.writerow(f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row))
+
+
+def _lines(rows: Sequence[Difference]) -> Iterator[list[str]]:
+    """In HTML a line for each variant, a column for each metric."""
+    for _, group in groupby(rows, key=lambda row: row.variant):
+        found = list(group)
+        comparison = f"{variant_name(found[0].variant)} − {variant_name(found[0].reference)}"
+        pairs = dict.fromkeys(f"{row.pairs} of {row.expected}" for row in found)
+        yield [comparison, *map(_text, found), " or ".join(pairs)]
+
+
+def _text(row: Difference) -> str:
+    if row.difference is None:
+        return "–"
+    if row.low is None or row.high is None:
+        return f"{row.difference:+z.1f}"
+    mark = " *" if row.beyond_noise == "yes" else ""
+    return f"{row.difference:+z.1f} ({row.low:+z.1f} to {row.high:+z.1f}){mark}"

@@ -1,4 +1,4 @@
-"""Tables of the paper and the user's own, as CSV and LaTeX, from the metrics.json files of their models."""
+"""Tables of the paper and the user's own, as CSV, LaTeX and HTML, from the metrics.json files of their models."""
 
 from pathlib import Path
 
@@ -8,24 +8,26 @@ from maskrd.experiment import Report
 from maskrd.files import atomic_path, write_text
 from maskrd.reporting.captions import table_caption, table_notes
 from maskrd.reporting.collect import read_metrics, read_speed
+from maskrd.reporting.html import render_table
 from maskrd.reporting.latex import render
 from maskrd.reporting.layout import Column, Layout, build_layout
 
 
-def write_table(report: Report, models: Path, csv: Path, tex: Path, speed: Path | None = None) -> None:
+def write_table(report: Report, models: Path, csv: Path, tex: Path, html: Path, speed: Path | None = None) -> None:
     """Write a table of `report` from {models}/{model.path}/metrics.json.
 
     Values are percentages with one decimal, with several seeds mean ± standard deviation; a model without
-    metrics.json is a dash. LaTeX prints the best in bold and underlines the second, ranked as `build_layout` says.
-    `speed` is the file of `maskrd speed`, for a table of costs. Raises MaskrdError for a file that can't be read.
+    metrics.json is a dash. LaTeX and HTML have the best in bold and the second underlined, ranked as `build_layout`
+    says. `speed` is the file of `maskrd speed`, for a table of costs. Raises MaskrdError for a file that can't be read.
     """
     metrics = read_metrics(report, models)
     measured = read_speed(speed) if speed else None
     layout = build_layout(report, metrics, measured and measured["frames_per_second"])
     with atomic_path(csv) as temporary:
         csv_frame(layout).to_csv(temporary, encoding="utf-8", index=False)
-    caption = table_caption(report, layout, metrics, measured)
-    write_text(tex, render(layout, report.name, caption, table_notes(report, layout)))
+    texts = table_caption(report, layout, metrics, measured), table_notes(report, layout)
+    write_text(tex, render(layout, report.name, *texts))
+    write_text(html, render_table(layout, report.name, *texts))
 
 
 def csv_frame(layout: Layout) -> pd.DataFrame:

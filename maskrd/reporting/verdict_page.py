@@ -1,4 +1,4 @@
-"""The verdict for the eye: a page in Markdown and a plot of reported against reproduced numbers."""
+"""The verdict for the eye: a page in Markdown or HTML, and a plot of reported against reproduced numbers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from maskrd.files import atomic_path, write_text
 from maskrd.paper import OURS, TABLES
+from maskrd.reporting.html import data_uri, render_markdown
 from maskrd.reporting.naming import enumerate_names, metric_name, row_name, variant_name
 from maskrd.reporting.verdict import (
     BAND,
@@ -47,14 +48,23 @@ per-image quantity, print doesn't say, so a remark has the latter.
 
 
 def write_page(rows: Sequence[Row], plot: str, path: Path) -> None:
-    """Write the page; `plot` is the address of the image, relative to the page."""
+    """Write the page in Markdown; `plot` is the address of the image, relative to the page."""
+    write_text(path, markdown(rows, plot))
+
+
+def write_html(rows: Sequence[Row], png: Path, path: Path) -> None:
+    """Write the page in HTML, with the plot in it."""
+    write_text(path, render_markdown("Verdict", markdown(rows, data_uri(png))))
+
+
+def markdown(rows: Sequence[Row], plot: str) -> str:
     own = [row for row in rows if row.method == OURS]
     if all(row.verdict == NOT_RUN for row in own):
         summary = "Nothing was run on the paper's data: no printed number is reproduced or refuted."
     else:
         summary = f"![Reported against reproduced]({plot})"
     sections = [section(table, [row for row in rows if row.table == table]) for table in TABLES]
-    write_text(path, "\n".join([INTRODUCTION, summary, "", *sections]))
+    return "\n".join([INTRODUCTION, summary, "", *sections])
 
 
 def section(table: str, rows: Sequence[Row]) -> str:
@@ -108,15 +118,15 @@ def _name(row: Row) -> str:
     return variant_name(row.row) if row.table in TABLES[4:] else row_name(row.row)
 
 
-def write_plot(rows: Sequence[Row], png: Path, pdf: Path) -> None:
-    """Draw every reproduced number against the reported one, a panel for each metric; the PNG has 150 dpi."""
+def write_plot(rows: Sequence[Row], *paths: Path) -> None:
+    """Draw every reproduced number against the reported one, a panel for each metric: PNG with 150 dpi, or PDF."""
     rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         figure = draw(rows)
-        for path in (png, pdf):
+        for path in paths:
             with atomic_path(path) as temporary:
                 # Without a date equal plots are equal files.
-                metadata = {"CreationDate": None} if path == pdf else None
+                metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
                 figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
 
 

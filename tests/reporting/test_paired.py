@@ -82,7 +82,7 @@ def test_unpaired_runs_are_left_out(tmp_path):
 
 def test_csv_without_models(tmp_path):
     report = make_report(variants=["no_fmm", "fmm_no_mask", "maskrd"])
-    write_paired(report, tmp_path, tmp_path / "paired.csv")
+    write_paired(report, tmp_path, tmp_path / "paired.csv", tmp_path / "paired.html")
     rows = list(csv.DictReader((tmp_path / "paired.csv").open(encoding="utf-8")))
     assert [(row["variant"], row["pairs"], row["expected"], row["difference"]) for row in rows] == [
         ("no_fmm", "0", "3", ""),

@@ -57,7 +57,7 @@ def tabulate(report, folder, values, recipe=None):
             jobs = {"training": training, "evaluation": {"recipe": {}}}
             path.write_text(json.dumps(content | jobs), encoding="utf-8")
     csv, tex = folder / f"{report.name}.csv", folder / f"{report.name}.tex"
-    write_table(report, folder / "models", csv, tex)
+    write_table(report, folder / "models", csv, tex, folder / f"{report.name}.html")
     return pd.read_csv(csv, dtype=str, keep_default_na=False), tex.read_text(encoding="utf-8")
 
 
@@ -178,7 +178,7 @@ def test_a_damaged_metrics_file_is_named(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text('{"image_auroc": 0.9', encoding="utf-8")
     with pytest.raises(MaskrdError, match=re.escape(str(path))):
-        write_table(report, tmp_path / "models", tmp_path / "t.csv", tmp_path / "t.tex")
+        write_table(report, tmp_path / "models", tmp_path / "t.csv", tmp_path / "t.tex", tmp_path / "t.html")
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -431,7 +431,7 @@ def test_costs_stand_beside_the_metrics(tmp_path):
     rates = {"rd": {"1": 12.34, "16": 50.0}, "maskrd": {"1": 9.0, "16": 40.06}}
     path.write_text(json.dumps({"frames_per_second": rates, "machine": {"device": "a GPU", "threads": 8}}))
     tabulate(report, tmp_path, constant(0.9))
-    write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", path)
+    write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", tmp_path / "s.html", path)
     csv = pd.read_csv(tmp_path / "s.csv", dtype=str)
     assert list(csv["parameters measured"]) == ["11.7", "11.7"]
     assert list(csv["training_seconds measured"]) == ["90.0", "90.0"]
@@ -451,4 +451,4 @@ def test_without_models_costs_are_dashes(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
     with pytest.raises(MaskrdError, match=r"broken\.json: no measured speed .* Delete it"):
-        write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", broken)
+        write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", tmp_path / "s.html", broken)

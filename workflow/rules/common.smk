@@ -1,5 +1,6 @@
 """The validated experiment, and where its files are."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import GENERATED_DATASETS, Experiment, Model, canonical_json
 from maskrd.files import sha256_file, sha256_json
+from maskrd.reporting.naming import report_name
 
 # `python` in rules is the one that runs Snakemake, though its environment may not be activated;
 # with --sdm conda the rule's own environment comes before it.
@@ -201,7 +203,7 @@ def speed_file(table):
 
 
 def table_files(name):
-    return [f"{RESULTS}/tables/{name}.csv", f"{RESULTS}/tables/{name}.tex"]
+    return [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("csv", "tex", "html")]
 
 
 def figure_files(name):
@@ -211,7 +213,8 @@ def figure_files(name):
 def paired_files(name):
     """The differences to the full method, if the table is an ablation."""
     is_ablation = experiment.tables[name].rows == "variants"
-    return [f"{RESULTS}/tables/{name}_paired.csv"] if is_ablation else []
+    files = [f"{RESULTS}/tables/{name}_paired.{suffix}" for suffix in ("csv", "html")]
+    return files if is_ablation else []
 
 
 def printed_numbers(wildcards):
@@ -227,3 +230,66 @@ def existing_metrics(wildcards):
     """
     files = sorted(Path(RESULTS).glob("models/*/*/*/*/*/metrics.json"))
     return sha256_json({path.as_posix(): sha256_file(path) for path in files})
+
+
+def there(files):
+    """Those that a report can show: all, or with `partial` those that exist."""
+    return [file for file in files if not experiment.partial or Path(file).exists()]
+
+
+def reported_tables():
+    """The paper's tables, and the others that need nothing beyond their models and what is there."""
+    paper_tables = [name for name in experiment.tables if name.startswith("table")]
+    planned = {file for name in paper_tables for file in metrics_files(name)}
+
+    def costs_nothing(name):
+        files = metrics_files(name)
+        needed = {*files, *speed_file(name)} - planned
+        return bool(files) and all(Path(file).exists() for file in needed)
+
+    others = [name for name in experiment.tables if name not in paper_tables]
+    return paper_tables + [name for name in others if costs_nothing(name)]
+
+
+def reported_metrics(wildcards):
+    tables = reported_tables()
+    return list(dict.fromkeys(file for name in tables for file in metrics_files(name)))
+
+
+def history_files(dataset):
+    """The training curves of the models behind a dataset's tables."""
+    tables = [n for n in reported_tables() if experiment.tables[n].dataset == dataset]
+    models = dict.fromkeys(model for name in tables for model in model_files(name))
+    return there(f"{Path(model).parent}/history.csv" for model in models)
+
+
+def report_contents():
+    """Sections of the report and the files in them, in the order of the page."""
+    tables = reported_tables()
+    datasets = dict.fromkeys(experiment.tables[name].dataset for name in tables)
+    figures = [
+        name
+        for name in experiment.figures
+        if there(heatmap_files(name)) == heatmap_files(name)
+    ]
+    folder = f"{RESULTS}/report"
+    return {
+        "What was run": [f"{folder}/summary.html"],
+        "Tables": [
+            file
+            for name in tables
+            for file in (*table_files(name), *paired_files(name))
+            if file.endswith(".html")
+        ],
+        "Figures": [file for name in figures for file in figure_files(name)[:1]],
+        "Verdict": [f"{folder}/verdict.html"],
+        "Claims": [f"{folder}/claims.html"],
+        "Training": [
+            *(
+                f"{folder}/curves_{name}.png"
+                for name in datasets
+                if history_files(name)
+            ),
+            f"{folder}/runtime.html",
+        ],
+    }

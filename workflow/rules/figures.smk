@@ -5,7 +5,12 @@ rule figure:
     input:
         lambda wildcards: heatmap_files(wildcards.figure),
     output:
-        png=f"{RESULTS}/figures/{{figure}}.png",
+        png=report(
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=lambda wildcards: {"figure": report_name(wildcards.figure)},
+        ),
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
     log:
         f"{RESULTS}/logs/figure/{{figure}}.log",

@@ -68,7 +68,16 @@ rule paired:
     input:
         lambda wildcards: metrics_files(wildcards.table),
     output:
-        f"{RESULTS}/tables/{{table}}_paired.csv",
+        csv=f"{RESULTS}/tables/{{table}}_paired.csv",
+        html=report(
+            f"{RESULTS}/tables/{{table}}_paired.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels=lambda wildcards: {
+                "table": report_name(wildcards.table),
+                "shows": "paired differences",
+            },
+        ),
     log:
         f"{RESULTS}/logs/table/{{table}}_paired.log",
     wildcard_constraints:
@@ -82,5 +91,5 @@ rule paired:
     message:
         "Writing the paired differences of {wildcards.table}."
     shell:
-        "python -m maskrd paired --report {params.report:q} --models {params.models:q} --output {output:q} "
-        "> {log:q} 2>&1"
+        "python -m maskrd paired --report {params.report:q} --models {params.models:q} "
+        "--csv {output.csv:q} --html {output.html:q} > {log:q} 2>&1"

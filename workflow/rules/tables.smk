@@ -8,6 +8,15 @@ rule table:
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         tex=f"{RESULTS}/tables/{{table}}.tex",
+        html=report(
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels=lambda wildcards: {
+                "table": report_name(wildcards.table),
+                "shows": "metrics",
+            },
+        ),
     log:
         f"{RESULTS}/logs/table/{{table}}.log",
     wildcard_constraints:
@@ -23,7 +32,7 @@ rule table:
         "Writing {wildcards.table}."
     shell:
         "python -m maskrd table --report {params.report:q} --models {params.models:q} "
-        "--csv {output.csv:q} --tex {output.tex:q} {params.speed} > {log:q} 2>&1"
+        "--csv {output.csv:q} --tex {output.tex:q} --html {output.html:q} {params.speed} > {log:q} 2>&1"
 
 
 rule speed:

@@ -1,0 +1,81 @@
+"""Training curves: loss against epoch, from the history.csv files of models."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from maskrd.errors import MaskrdError
+from maskrd.experiment import Model
+from maskrd.files import atomic_path
+from maskrd.reporting.naming import backbone_name, dataset_name, row_name, variant_name
+
+DPI = 110
+PANEL = (2.6, 2.0)  # inches
+COLUMNS = 4
+NAMED = 16  # more lines than this have no legend
+
+
+def write_curves(histories: Sequence[Path], png: Path) -> None:
+    """Draw a panel for each variant and backbone, in it a line for each category, of all seeds.
+
+    `histories` are {results}/models/{model.path}/history.csv of one dataset. Validation losses are dashed.
+    Raises MaskrdError for a file that can't be read.
+    """
+    curves = {_model(path): _read(path) for path in histories}
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"), atomic_path(png) as temporary:
+        draw(curves).savefig(temporary, dpi=DPI, bbox_inches="tight")
+
+
+def _model(path: Path) -> Model:
+    dataset, category, variant, backbone, seed = path.parts[-6:-1]
+    return Model(dataset, category, variant, backbone, int(seed.removeprefix("seed")))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, index_col="epoch")
+    except (OSError, ValueError, KeyError) as error:
+        raise MaskrdError(f"{path}: not a training curve of this pipeline ({error!r}). Delete it.") from None
+
+
+def draw(curves: Mapping[Model, pd.DataFrame]) -> Figure:
+    panels: dict[str, list[Model]] = {}
+    for model in curves:
+        panels.setdefault(f"{variant_name(model.variant)}, {backbone_name(model.backbone)}", []).append(model)
+    categories = sorted({model.category for model in curves})
+    palette = sns.color_palette("deep" if len(categories) <= 10 else "husl", len(categories))
+    colors = dict(zip(categories, palette, strict=True))
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(columns * PANEL[0], rows * PANEL[1] + 0.8), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (title, models) in zip(grid, panels.items(), strict=False):
+        axes.set_title(title, fontsize="medium")
+        _draw_panel(axes, {model: curves[model] for model in models}, colors)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    figure.suptitle(f"Training loss against epoch, {dataset_name(next(iter(curves)).dataset)}")
+    if len(categories) <= NAMED:
+        handles = [grid[0].plot([], [], color=colors[category], label=row_name(category))[0] for category in categories]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False)
+    return figure
+
+
+def _draw_panel(axes: Axes, curves: Mapping[Model, pd.DataFrame], colors: Mapping[str, tuple]) -> None:
+    for model, curve in curves.items():
+        for column, style in (("loss", "-"), ("validation_loss", "--")):
+            if column in curve:
+                # A single epoch is a point, no line.
+                marker = "." if len(curve) == 1 else None
+                axes.plot(curve.index, curve[column], style, marker=marker, color=colors[model.category], lw=1)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
