@@ -57,3 +57,44 @@ rule speed:
     shell:
         "python -m maskrd speed --report {params.report:q} {params.models} {params.teachers} "
         "--device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule supplement_tex:
+    input:
+        [f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+    output:
+        f"{RESULTS}/supplement.tex",
+    log:
+        f"{RESULTS}/logs/supplement.log",
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
+    params:
+        paper=printed_numbers,
+        reports=[
+            word
+            for name in PAPER_TABLES
+            for word in ("--report", canonical_json(experiment.report(name)))
+        ],
+        tables=f"{RESULTS}/tables",
+    message:
+        "Writing the supplement."
+    shell:
+        "python -m maskrd supplement {params.reports:q} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule supplement_pdf:
+    input:
+        f"{RESULTS}/supplement.tex",
+        [f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+    output:
+        f"{RESULTS}/supplement.pdf",
+    log:
+        f"{RESULTS}/logs/supplement_pdf.log",
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
+    message:
+        "Typesetting {input[0]}."
+    shell:
+        "python -m maskrd pdf --tex {input[0]:q} --output {output:q} > {log:q} 2>&1"
