@@ -71,22 +71,21 @@ rule supplement_tex:
         "../../envs/maskrd.yaml"
     params:
         paper=printed_numbers,
-        reports=[
-            word
-            for name in PAPER_TABLES
-            for word in ("--report", canonical_json(experiment.report(name)))
-        ],
-        tables=f"{RESULTS}/tables",
+        reports=lambda wildcards: words(
+            "--report",
+            [canonical_json(experiment.report(name)) for name in PAPER_TABLES],
+        ),
+        tables=lambda wildcards, input: str(Path(input[0]).parent),
     message:
         "Writing the supplement."
     shell:
-        "python -m maskrd supplement {params.reports:q} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
+        "python -m maskrd supplement {params.reports} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule supplement_pdf:
     input:
-        f"{RESULTS}/supplement.tex",
-        [f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+        document=f"{RESULTS}/supplement.tex",
+        tables=[f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
     output:
         f"{RESULTS}/supplement.pdf",
     log:
@@ -95,6 +94,6 @@ rule supplement_pdf:
     conda:
         "../../envs/maskrd.yaml"
     message:
-        "Typesetting {input[0]}."
+        "Typesetting {input.document}."
     shell:
-        "python -m maskrd pdf --tex {input[0]:q} --output {output:q} > {log:q} 2>&1"
+        "python -m maskrd pdf --tex {input.document:q} --output {output:q} > {log:q} 2>&1"
