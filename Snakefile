@@ -3,6 +3,7 @@
 #   snakemake --cores 8 tables      Tables 1 to 7 (the default)
 #   snakemake --cores 8 table5      one of them; likewise every table and figure named in config.yaml
 #   snakemake --cores 8 robustness  every ablation_... table: what hangs on the choices that the paper leaves open
+#   snakemake --cores 8 supplement  Tables 1 to 7 as one PDF, with the printed tables' errata; needs a TeX engine
 #   snakemake --cores 1 audit       do the printed numbers add up, and bear out the text? Seconds, no data
 #   snakemake --cores 1 verdict     which printed numbers are reproduced by what was run so far; trains nothing
 #   snakemake --cores 8 report      one page of everything, for the browser
@@ -35,11 +36,7 @@ include: "workflow/rules/report.smk"
 rule tables:
     default_target: True
     input:
-        [
-            table_files(name) + paired_files(name)
-            for name in experiment.tables
-            if name.startswith("table")
-        ],
+        [table_files(name) + paired_files(name) for name in PAPER_TABLES],
     localrule: True
     message:
         "Tables of the paper are in {RESULTS}/tables."
@@ -76,6 +73,15 @@ rule robustness:
     localrule: True
     message:
         "Ablations are in {RESULTS}/tables."
+
+
+rule supplement:
+    input:
+        f"{RESULTS}/supplement.tex",
+        f"{RESULTS}/supplement.pdf",
+    localrule: True
+    message:
+        "All tables with the errata of the printed ones: {input[1]}."
 
 
 rule downloads:

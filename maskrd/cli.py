@@ -287,6 +287,27 @@ def figure(
 
 
 @app.command()
+def supplement(
+    report: Annotated[list[str], typer.Option(help="Table to include, as JSON; may be repeated")],
+    tables: Annotated[Path, typer.Option(help="Folder of the tables' .tex")],
+    output: Output,
+) -> None:
+    """Write the tables as one LaTeX document, the printed tables' errata as footnotes."""
+    from maskrd.experiment import Report
+    from maskrd.reporting.supplement import write_supplement
+
+    write_supplement([Report.parse("--report", text) for text in report], tables, output)
+
+
+@app.command()
+def pdf(tex: Annotated[Path, typer.Option(help="LaTeX document")], output: Output) -> None:
+    """Make the PDF of a LaTeX document, by pdflatex or tectonic."""
+    from maskrd.reporting.supplement import compile_pdf
+
+    compile_pdf(tex, output)
+
+
+@app.command()
 def audit(output: Output) -> None:
     """Recompute the means that the paper prints (CSV)."""
     from maskrd.paper.audit import write_audit

@@ -37,7 +37,7 @@ Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
-Level = Literal[1, 2, 3]
+Level = Annotated[int, Field(ge=1, le=3)]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -284,7 +284,7 @@ class Experiment(Section):
         Raises MaskrdError with one line for each wrong key: its name, its value and the remedy.
         """
         try:
-            experiment = cls.model_validate(config)
+            experiment = cls.model_validate(nulls_read(config))
         except ValidationError as error:
             raise MaskrdError(explain(error, cls, "config")) from None
         experiment._check_references()
@@ -432,7 +432,19 @@ class Experiment(Section):
                 )
 
 
+def nulls_read(value: Any) -> Any:
+    """`value` with null for the text "null": what stands below a key of `--config` arrives as text."""
+    if isinstance(value, dict):
+        return {key: nulls_read(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [nulls_read(entry) for entry in value]
+    return None if value == "null" else value
+
+
 def unknown_key(where: str, key: str, known: list[str]) -> str:
+    name, colon, value = key.partition(":")
+    if colon and name in known:
+        return f"{where}: unknown {key!r}. A space must follow the colon: {name}: {value}"
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
     return f"{where}: unknown {key!r}. {hint}"
@@ -450,6 +462,10 @@ def explain(error: ValidationError, section: type[BaseModel], where: str) -> str
             lines.append(unknown_key(parent, str(key), list(known.model_fields)))
         elif item["type"] == "missing":
             lines.append(f"{parent}.{key}: missing. Give it a value; config.yaml has one.")
+        elif item["type"] == "tuple_type":
+            lines.append(f"{parent}.{key}: not a list (value: {item['input']!r}). Write [{item['input']}].")
+        elif item["type"] == "dict_type":
+            lines.append(f"{parent}.{key}: not a mapping (value: {item['input']!r}). Write {{key: value}}.")
         else:
             lines.append(f"{parent}.{key}: {item['msg']} (value: {item['input']!r})".replace(".: ", ": "))
     return "\n".join(lines)

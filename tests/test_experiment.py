@@ -125,6 +125,30 @@ def test_numbers_as_text_are_numbers(config):
     assert training.msff_channels == 64
 
 
+def test_nested_values_of_the_command_line_are_text_and_mean_the_same(config):
+    """Snakemake reads --config 'train={layers: [1, 2], patience: null}' as text below the first key."""
+    config["train"].update(layers=["1", "2"], patience="null", epochs="3", fmm="false", betas=["0.5", "0.9"])
+    config["datasets"]["mvtec_ad"].update(path="null")
+    config["weights"].update(resnet18="null")
+    config["variants"] = {"maskrd": {"layers": ["3", "1"]}}
+    config["tables"] = {"table1": config["tables"]["table1"]}
+    experiment = Experiment.load(config)
+    training = experiment.recipe("mvtec_ad", "maskrd").training
+    assert training.layers == (1, 3)
+    assert (training.patience, training.epochs, training.fmm) == (None, 3, False)
+    assert experiment.datasets["mvtec_ad"].path is experiment.weights["resnet18"] is None
+
+
+def test_the_slips_of_a_command_line_are_told_with_what_to_write(config):
+    config["seeds"] = 1
+    assert complaint(config) == "config.seeds: not a list (value: 1). Write [1]."
+    config["seeds"] = [1]
+    config["train"]["epochs:3"] = ""
+    assert complaint(config).endswith("unknown 'epochs:3'. A space must follow the colon: epochs: 3")
+    config["train"] = 3
+    assert complaint(config) == "config.train: not a mapping (value: 3). Write {key: value}."
+
+
 def test_variant_overrides_dataset_overrides_train(config):
     config["train"]["epochs"] = 5
     config["datasets"]["cifar10"]["epochs"] = 4

@@ -1,4 +1,4 @@
-"""LaTeX of a laid out table. Needs the packages booktabs, amssymb, graphicx and multirow."""
+"""LaTeX of a laid out table. Needs the packages booktabs, amssymb, graphicx and, for the widest, rotating."""
 
 import re
 from collections import Counter
@@ -10,28 +10,37 @@ import pandas as pd
 from maskrd.reporting.layout import Cell, Layout, Row
 from maskrd.reporting.naming import metric_name
 
-# Characters that a line of article holds, roughly; wider tables are scaled down to the text's width.
+# Characters that a line of article holds, roughly; wider tables are scaled down to the line.
 TEXT_WIDTH = 64
-PLUS_MINUS = r"$\pm$"  # the character itself asks for fonts that small TeX installations lack
+TURNED_WIDTH = 96  # wider ones would become too small to read, and lie on their side
+PLUS_MINUS = r"$\pm$"
+# What pandas leaves, and asks for fonts that small TeX installations lack.
+COMMANDS = {"±": PLUS_MINUS, "<": "$<$", ">": "$>$"}
 
 
 def escape(text: str) -> str:
     """Plain text as LaTeX, AUROC_AD with its subscript. pandas has the escaping, but only inside of tables."""
     cell = pd.DataFrame([text]).style.hide().hide(axis="columns").format(escape="latex")
-    escaped = cell.to_string().rstrip("\n").replace("±", PLUS_MINUS)
+    escaped = re.sub(r'"([^"]*)"', r"``\1''", cell.to_string().rstrip("\n"))
+    for character, command in COMMANDS.items():
+        escaped = escaped.replace(character, command)
     return re.sub(r"\bAUROC\\_(\w+)", r"AUROC\\textsubscript{\1}", escaped)
 
 
 def render(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str:
-    """A `table` environment labelled `tab:NAME`; `caption` and `notes` are plain text."""
-    lines = [r"\begin{table}[t]", r"\centering", f"\\caption{{{escape(caption)}}}", f"\\label{{tab:{name}}}"]
-    lines.append(r"\par\smallskip")
+    """A `table` or `sidewaystable` environment labelled `tab:NAME`; `caption` and `notes` are plain text."""
+    width = _width(layout)
+    environment, place = ("sidewaystable", "p") if width > TURNED_WIDTH else ("table", "t")
+    lines = [f"\\begin{{{environment}}}[{place}]", r"\centering"]
+    lines += [f"\\caption{{{escape(caption)}}}", f"\\label{{tab:{name}}}", r"\par\smallskip"]
+    if width > TURNED_WIDTH:
+        lines.append(r"\setlength{\tabcolsep}{3pt}")
     tabular = _tabular(layout)
-    lines.append(f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}" if _width(layout) > TEXT_WIDTH else tabular)
+    lines.append(f"\\resizebox{{\\linewidth}}{{!}}{{%\n{tabular}}}" if width > TEXT_WIDTH else tabular)
     if notes:
         text = "\\par\n".join(escape(note) for note in notes)
-        lines.append(f"\\par\\smallskip\\parbox{{\\textwidth}}{{\\footnotesize\n{text}}}")
-    return "\n".join([*lines, r"\end{table}", ""])
+        lines.append(f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\footnotesize\n{text}}}")
+    return "\n".join([*lines, f"\\end{{{environment}}}", ""])
 
 
 def _tabular(layout: Layout) -> str:
@@ -40,7 +49,7 @@ def _tabular(layout: Layout) -> str:
     text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(layout.spans)}}}", r"\toprule"]
     text += _header(layout, [""] * grouped)
     for block, members in layout.blocks:
-        groups = [f"\\multirow{{{len(members)}}}{{*}}{{{escape(block)}}}" if block else ""] + [""] * len(members)
+        groups = [escape(block) if block else ""] + [""] * len(members)
         text.append(r"\midrule")
         for (row, cells), group in zip(members, groups, strict=False):
             text.append(_join([group] * grouped + _stub(layout, row) + _texts(layout, cells)))

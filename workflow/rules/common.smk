@@ -41,6 +41,7 @@ GPU_JOBS = (
     workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
 )
 os.environ.update(MASKRD_GPU_JOBS=str(GPU_JOBS))
+PAPER_TABLES = [name for name in experiment.tables if name.startswith("table")]
 JOB = "{dataset}/{category}/{variant}/{backbone}/seed{seed}"
 
 

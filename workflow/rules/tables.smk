@@ -66,3 +66,43 @@ rule speed:
     shell:
         "python -m maskrd speed --report {params.report:q} {params.models} {params.teachers} "
         "--device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule supplement_tex:
+    input:
+        [f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+    output:
+        f"{RESULTS}/supplement.tex",
+    log:
+        f"{RESULTS}/logs/supplement.log",
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
+    params:
+        paper=printed_numbers,
+        reports=lambda wildcards: words(
+            "--report",
+            [canonical_json(experiment.report(name)) for name in PAPER_TABLES],
+        ),
+        tables=lambda wildcards, input: str(Path(input[0]).parent),
+    message:
+        "Writing the supplement."
+    shell:
+        "python -m maskrd supplement {params.reports} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule supplement_pdf:
+    input:
+        document=f"{RESULTS}/supplement.tex",
+        tables=[f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+    output:
+        f"{RESULTS}/supplement.pdf",
+    log:
+        f"{RESULTS}/logs/supplement_pdf.log",
+    localrule: True
+    conda:
+        "../../envs/maskrd.yaml"
+    message:
+        "Typesetting {input.document}."
+    shell:
+        "python -m maskrd pdf --tex {input.document:q} --output {output:q} > {log:q} 2>&1"
