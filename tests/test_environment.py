@@ -5,6 +5,7 @@ import tomllib
 
 import yaml
 
+from maskrd import __version__
 from tests.conftest import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -32,3 +33,9 @@ def test_every_locked_package_has_a_hash_and_no_address() -> None:
     assert "index" not in LOCK
     for block in re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.M)[1:]:
         assert "--hash=sha256:" in block, block
+
+
+def test_the_newest_entry_of_the_changelog_is_the_version() -> None:
+    newest = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[1]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    assert newest == cited == __version__

@@ -131,7 +131,7 @@ def test_nested_values_of_the_command_line_are_text_and_mean_the_same(config):
     config["datasets"]["mvtec_ad"].update(path="null")
     config["weights"].update(resnet18="null")
     config["variants"] = {"maskrd": {"layers": ["3", "1"]}}
-    config["tables"] = {"table1": config["tables"]["table1"]}
+    config.update(tables={"table1": config["tables"]["table1"]}, figures={})
     experiment = Experiment.load(config)
     training = experiment.recipe("mvtec_ad", "maskrd").training
     assert training.layers == (1, 3)
