@@ -69,6 +69,12 @@ def planned(setting: Setting, command: str) -> str:
     return setting.run([program, *small, "-n", *words])
 
 
+def with_nothing_to_report(setting: Setting, command: str) -> None:
+    """Snakemake's report of an unfinished run names the first file that is missing."""
+    with pytest.raises(AssertionError, match="marked for report but does not exist"):
+        as_written(setting, command)
+
+
 def in_shell(setting: Setting, command: str) -> None:
     done = subprocess.run(["bash", "-ec", command], cwd=setting.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,13 +122,15 @@ def with_a_model(setting: Setting, command: str) -> None:
 
 SNAKEMAKE = r"(\.venv/bin/)?snakemake "
 AUDIT = rf"{SNAKEMAKE}--cores 1 audit"
+REPORT = rf"{SNAKEMAKE}--report\b"
 RULES = (
     Rule(r"make [a-z-]+( +#.*)?", targets_of_make),
     Rule(r"source \.venv/bin/activate", is_active),
     Rule(r"(mkdir -p|cp( -r)?) results/.*", in_shell),
     Rule(AUDIT, as_written),
     Rule(rf"{WALK} -- {CELL}/metrics\.json", with_small_images),
-    Rule(rf"(?!{AUDIT}$)(?!{WALK} -- {CELL}){SNAKEMAKE}.*", planned),
+    Rule(rf"(?!{AUDIT}$)(?!{WALK} -- {CELL})(?!{REPORT}){SNAKEMAKE}.*", planned),
+    Rule(rf"{REPORT}.*", with_nothing_to_report),
     Rule(r"maskrd (explain|status)\b.*", as_written),
     # `plan` measures every network for half a minute, tests/test_plan.py small ones; `train` is named, not shown.
     Rule(r"maskrd (plan|train)", with_words("--help")),
