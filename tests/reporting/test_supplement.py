@@ -24,8 +24,8 @@ def reports(config: dict[str, Any], tmp_path: Path) -> list[Report]:
     experiment = Experiment.load(config)
     reports = [experiment.report(name) for name in TABLES]
     for report in reports:
-        table = tmp_path / "results/tables" / report.name
-        write_table(report, tmp_path / "models", table.with_suffix(".csv"), table.with_suffix(".tex"))
+        files = [tmp_path / f"results/tables/{report.name}.{kind}" for kind in ("csv", "tex", "html")]
+        write_table(report, tmp_path / "models", *files)
     return reports
 
 

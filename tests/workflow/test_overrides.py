@@ -13,9 +13,14 @@ def planned_recipe(output: str) -> str:
 
 
 def test_nested_values_of_config_reach_the_recipe(clone: Workspace) -> None:
-    train = "train={epochs: 3, layers: [3, 1], optimizer: sgd, patience: null, betas: [0.5, 0.9]}"
-    data = "datasets={mvtec_ad: {categories: [screw], path: null}}"
-    outcome = clone.snakemake("-n", "-p", "--config", train, data, "seeds=[7]", "--", "table1")
+    changes = (
+        "train={epochs: 3, patience: null, betas: [0.5, 0.9]}",
+        "datasets={mvtec_ad: {categories: [screw], path: null}}",
+        "variants={odd: {layers: [3, 1], mask_ratio: 0.4}}",
+        "tables={odd: {dataset: mvtec_ad, rows: categories, variants: [odd], metrics: [aupro], caption: Odd}}",
+        "seeds=[7]",
+    )
+    outcome = clone.snakemake("-n", "-p", "--config", *changes, "--", "odd")
     assert outcome.code == 0, outcome.output
     assert outcome.planned["train"] == 1
     recipe = planned_recipe(outcome.output)
