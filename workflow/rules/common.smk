@@ -156,11 +156,19 @@ def model_files(name):
     return [weights_file(model) for model in experiment.report(name).models()]
 
 
+def there(files):
+    """Those that a table or report can show: all, or with `partial` those that exist."""
+    return [file for file in files if not experiment.partial or Path(file).exists()]
+
+
+def all_metrics(table):
+    models = experiment.report(table).models()
+    return [f"{RESULTS}/models/{model.path}/metrics.json" for model in models]
+
+
 def metrics_files(table):
     """The metrics of a table's models; with `partial` those that are there."""
-    models = experiment.report(table).models()
-    files = [f"{RESULTS}/models/{model.path}/metrics.json" for model in models]
-    return [file for file in files if not experiment.partial or Path(file).exists()]
+    return there(all_metrics(table))
 
 
 def heatmap_files(figure):
@@ -233,20 +241,14 @@ def existing_metrics(wildcards):
     return sha256_json({path.as_posix(): sha256_file(path) for path in files})
 
 
-def there(files):
-    """Those that a report can show: all, or with `partial` those that exist."""
-    return [file for file in files if not experiment.partial or Path(file).exists()]
-
-
 def reported_tables():
     """The paper's tables, and the others that need nothing beyond their models and what is there."""
     paper_tables = [name for name in experiment.tables if name.startswith("table")]
     planned = {file for name in paper_tables for file in metrics_files(name)}
 
     def costs_nothing(name):
-        files = metrics_files(name)
-        needed = {*files, *speed_file(name)} - planned
-        return bool(files) and all(Path(file).exists() for file in needed)
+        needed = {*all_metrics(name), *speed_file(name)} - planned
+        return all(Path(file).exists() for file in needed)
 
     others = [name for name in experiment.tables if name not in paper_tables]
     return paper_tables + [name for name in others if costs_nothing(name)]
