@@ -15,11 +15,13 @@ CORES ?= 2
 setup: .venv/installed
 
 # uv rather than pip: pip may choose a build of torch that the published torchvision can't be loaded with.
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of hundreds of short jobs
+# would compile torch anew, which doubles its start-up.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
-	$(UV) pip sync --quiet --require-hashes requirements.lock
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -22,7 +22,7 @@ from maskrd.teacher import ARCHITECTURES, Teacher, TeacherFile, save_teacher
 
 IMAGES = 8192
 SIDE = 64  # pixels
-STEPS = 400  # for each backbone
+STEPS = 250  # for each backbone
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3  # peak of a one-cycle schedule
 WEIGHT_DECAY = 0.02
