@@ -293,6 +293,12 @@ class Experiment(Section):
         experiment._check_leaks()
         return experiment
 
+    def __copy__(self) -> Self:
+        """For `model_copy`: other values make other recipes."""
+        copied = super().__copy__()
+        copied._recipes = {}
+        return copied
+
     @property
     def backbone(self) -> str:
         """The backbone of every table and figure that doesn't compare backbones, for variants without their own."""
