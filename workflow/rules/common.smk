@@ -206,9 +206,8 @@ def speed_models(table):
 
 def speed_file(table):
     """For a table that shows costs; with `partial` only if it is there."""
-    file = f"{RESULTS}/speed/{table}.json"
-    wanted = experiment.tables[table].costs
-    return [file] if wanted and (not experiment.partial or Path(file).exists()) else []
+    files = [f"{RESULTS}/speed/{table}.json"] if experiment.tables[table].costs else []
+    return there(files)
 
 
 def table_files(name):
