@@ -16,13 +16,14 @@ setup: .venv/installed
 
 # uv rather than pip: pip may choose a build of torch that the published torchvision can't be loaded with.
 # Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of hundreds of short jobs
-# would compile torch anew, which doubles its start-up.
+# would compile torch anew, which doubles its start-up. --python: uv would else install into an environment that is
+# active in the user's shell, and remove what it has.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
-	$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	$(UV) pip sync --python $(BIN)/python --quiet --require-hashes --compile-bytecode requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # One thread a job, two jobs at a time: on a CPU that beats two threads a job.

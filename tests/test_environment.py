@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import pytest
 import yaml
 
 from maskrd import __version__
@@ -33,6 +34,14 @@ def test_every_locked_package_has_a_hash_and_no_address() -> None:
     assert "index" not in LOCK
     for block in re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.M)[1:]:
         assert "--hash=sha256:" in block, block
+
+
+@pytest.mark.parametrize("file", ["Makefile", "docs/cluster.md"])
+def test_uv_is_told_the_environment(file: str) -> None:
+    """Without --python it changes the environment that is active in the user's shell, and sync empties that one."""
+    uses = re.findall(r"(?:\$\(UV\)|bin/uv) pip (?:sync|install) (.*)", (ROOT / file).read_text(encoding="utf-8"))
+    assert uses
+    assert all("--python " in use for use in uses)
 
 
 def test_the_newest_entry_of_the_changelog_is_the_version() -> None:
