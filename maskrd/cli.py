@@ -318,10 +318,10 @@ def audit(output: Output) -> None:
 @app.command()
 def claims(models: Models, backbone: PlainBackbone, seed: Seeds, output: Output) -> None:
     """Judge the paper's claims on its own numbers, and on the reproduced ones there are (CSV)."""
-    from maskrd.paper.claims import evaluate_claims, write_claims
-    from maskrd.reporting.verdict import reproduced_claims, verdicts
+    from maskrd.paper.claims import write_claims
+    from maskrd.reporting.verdict import judged_claims, verdicts
 
-    write_claims(output, [*evaluate_claims(), *reproduced_claims(verdicts(models, backbone, seed))])
+    write_claims(output, judged_claims(verdicts(models, backbone, seed)))
 
 
 @app.command()
@@ -381,16 +381,15 @@ def review(
     runtime: Annotated[Path, typer.Option(help="How long it took, to write (HTML)")],
 ) -> None:
     """What the models at hand say of the paper, as parts of the report."""
-    from maskrd.paper.claims import evaluate_claims
     from maskrd.reporting.claims_page import write_claims_page
     from maskrd.reporting.runs_page import find_runs, write_runtime, write_summary
-    from maskrd.reporting.verdict import reproduced_claims, verdicts
+    from maskrd.reporting.verdict import judged_claims, verdicts
     from maskrd.reporting.verdict_page import write_html, write_plot
 
     rows = verdicts(models, backbone, seed)
     write_plot(rows, plot)
     write_html(rows, plot, verdict)
-    write_claims_page([*evaluate_claims(), *reproduced_claims(rows)], claims)
+    write_claims_page(judged_claims(rows), claims)
     runs = find_runs(models)
     write_summary(runs, summary)
     write_runtime(runs, runtime)

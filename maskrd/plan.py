@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 from math import ceil
 from typing import TypeVar
 
 import torch
-import yaml
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from maskrd.data.counts import Counts, published_counts
 from maskrd.data.sources import Source, load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Experiment, Model, Training
@@ -159,26 +158,12 @@ def measure_rate(settings: Training, evaluation: Evaluation, backbone: str, devi
     return Rate(flops / statistics.median(seconds[1:]), f"{backbone}, batch {batch}, {precision}", machine)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Images of a category."""
-
-    train: int
-    test: int
-
-
 def image_counts(places: Places) -> Counts | None:
     """From the category's index, or else the published number; None where there is neither."""
     if places.index.exists():
         index = json.loads(places.index.read_text(encoding="utf-8"))
         return Counts(len(index["train"]), len(index["test"]))
-    published = known_counts().get(places.model.dataset, {}).get(places.model.category)
-    return Counts(*published) if published else None
-
-
-@cache
-def known_counts() -> dict[str, dict[str, list[int]]]:
-    return yaml.safe_load(files("maskrd.data").joinpath("counts.yaml").read_text(encoding="utf-8"))
+    return published_counts().get(places.model.dataset, {}).get(places.model.category)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from maskrd.colors import COLORS, OVERLAY, scaled
 from maskrd.data.index import IMAGE_SUFFIXES, load_image
 from maskrd.data.samples import Samples
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation
 from maskrd.files import atomic_path, sha256_file
 from maskrd.scoring import Scorer, read_description
-
-OVERLAY = 0.45  # opacity of the anomaly map on the image
 
 
 class Predictor(Scorer):
@@ -88,8 +87,7 @@ def map_range(model: Path, maps: np.ndarray) -> tuple[float, float]:
 def draw_heatmap(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> Image.Image:
     """The image (3, S, S), and beside it the map (S, S) upon it; colours from `low` to `high`."""
     picture = image.transpose(1, 2, 0)
-    scaled = ((anomaly_map - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1)
-    colors = colormaps["turbo"](scaled)[..., :3] * 255
+    colors = colormaps[COLORS](scaled(anomaly_map, low, high).clip(0, 1))[..., :3] * 255
     overlay = (1 - OVERLAY) * picture + OVERLAY * colors
     return Image.fromarray(np.hstack([picture, overlay.round().astype(np.uint8)]))
 

@@ -242,6 +242,17 @@ def test_the_commands_of_a_document_run(document: str, setting: Setting) -> None
         rule.handle(setting, command)
 
 
+def test_the_walks_on_generated_data_download_nothing(setting: Setting) -> None:
+    """They promise minutes without a network; a file's default figure may ask for more than its tables."""
+    text = text_of("docs/reviewers.md")
+    for name, content in files(text).items():
+        (setting.folder / name).write_text(content, encoding="utf-8")
+    walks = [command for command in commands(text) if "small.yaml" in command or "parts.yaml" in command]
+    plans = [planned(setting, command) for command in walks if command.startswith("snakemake ")]
+    assert len(plans) >= 5
+    assert not [plan for plan in plans if re.search(r"^download", plan, re.M)]
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for document in DOCUMENTS:
         folder = (ROOT / document).parent

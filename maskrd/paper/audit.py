@@ -32,6 +32,13 @@ class AuditRow:
     difference: Decimal | None
     explained: str
 
+    @property
+    def departs(self) -> bool:
+        """The printed mean is not that of the printed entries, in a column whose entries are where they belong."""
+        corrected = {erratum.column for erratum in errata(self.table) if erratum.corrected}
+        differs = bool(self.difference) and self.explained != "consistent"
+        return differs and (self.method, self.metric) not in corrected
+
 
 def rows() -> list[AuditRow]:
     """Every printed mean of Tables 1-3, checked against the entries as printed."""

@@ -13,6 +13,8 @@ from maskrd.files import atomic_path
 from maskrd.paper.predicates import Check, Line, Outcome, ahead, count_above, ranks_at_most, reaches
 from maskrd.paper.tables import MEAN, OURS, TABLES, Values, errata, number, printed, rows, values
 
+VERDICTS = {True: "true", False: "false", None: "undecided"}
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -80,13 +82,12 @@ def with_ours(table: str, ours: Mapping[tuple[str, str], float]) -> Values:
 
 def write_claims(path: Path, results: Iterable[ClaimResult] | None = None) -> None:
     """Write `results` (default: the printed numbers judged) as CSV."""
-    verdicts = {True: "true", False: "false", None: "undecided"}
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["claim", "section", "table", "numbers", "verdict", "detail", "text"])
         for result in evaluate_claims() if results is None else results:
             claim, outcome = result.claim, result.outcome
-            verdict = verdicts[outcome.verdict]
+            verdict = VERDICTS[outcome.verdict]
             writer.writerow([claim.id, claim.section, claim.table, result.numbers, verdict, outcome.detail, claim.text])
 
 

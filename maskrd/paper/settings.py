@@ -46,11 +46,6 @@ def paper_categories(dataset: str) -> tuple[str, ...]:
     return tuple(category for members in labels().groups.values() for category in members)
 
 
-def published_images(dataset: str, category: str) -> int:
-    """How many test images a category has as published."""
-    return _content()["test_images"][dataset][category]
-
-
 def questions() -> Iterator[Question]:
     """Every printed number of the paper's method and of the baselines that the project can train, in print's order."""
     for table in TABLES:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from maskrd.experiment import GENERATED_DATASETS, PAPER_BACKBONE, Report
-from maskrd.paper import audit, errata, labels
-from maskrd.reporting.layout import Layout, paper_rows
+from maskrd.paper import OURS, audit, errata, labels
+from maskrd.reporting.layout import REPORTED, REPRODUCED, Layout, paper_rows
 from maskrd.reporting.naming import (
     backbone_name,
     enumerate_names,
@@ -18,6 +18,7 @@ from maskrd.reporting.runs import ADDED_LATER
 
 SCORES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
 NAMED = 4  # more categories than this are counted
+GENERATED = "The data is generated: nothing here compares with the paper."
 
 
 def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame, measured: dict | None = None) -> str:
@@ -61,12 +62,10 @@ def _wrong_means(report: Report, layout: Layout) -> list[str]:
     """Printed means that are shown though the printed entries average to something else."""
     if layout.kind != "category" or set(layout.shown) != set(paper_rows(report)):
         return []
-    corrected = {erratum.column for erratum in errata(report.name) if erratum.corrected}
     wrong = [
         f"{row.method} {row.printed} (entries: {row.recomputed})"
         for row in audit.rows()
-        if row.table == report.name and row.metric in report.spec.metrics
-        if row.difference and row.explained != "consistent" and (row.method, row.metric) not in corrected
+        if row.table == report.name and row.metric in report.spec.metrics and row.departs
     ]
     return [f"Printed means that differ from the mean of the printed entries: {', '.join(wrong)}."] if wrong else []
 
@@ -86,9 +85,11 @@ def _settings(report: Report, compared: bool = False, metrics: pd.DataFrame | No
             names = {variant: backbone_name(backbone) for variant, backbone in backbones.items()}
             sentences.append(f"Backbone: {_by_variant(names)}.")
         if compared and backbones.get("maskrd", PAPER_BACKBONE) != PAPER_BACKBONE:
-            sentences.append(f"Reported: {backbone_name(PAPER_BACKBONE)}.")
+            # Beside the other methods, each with a backbone of its own, only our own column is meant.
+            column = f"{OURS} ({REPORTED})" if report.spec.rows == "categories" else REPORTED.capitalize()
+            sentences.append(f"{column}: {backbone_name(PAPER_BACKBONE)}.")
     epochs, sizes, precisions, scores = (
-        {variant: _values(report, metrics, variant, key) for variant in report.spec.variants}
+        {variant: _values(report, metrics, variant, key) for variant in _described(report, metrics)}
         for key in ("epochs", "image_size", "precision", "score")
     )
     sentences.append(f"Training: {_by_variant(epochs)} epochs, {_by_variant(sizes)} px.")
@@ -98,6 +99,12 @@ def _settings(report: Report, compared: bool = False, metrics: pd.DataFrame | No
     if shows_scores and (report.spec.dataset == "cifar10" or set(scores.values()) != {"max"}):
         sentences.append(f"Image score: {_by_variant({v: SCORES.get(score, score) for v, score in scores.items()})}.")
     return sentences
+
+
+def _described(report: Report, metrics: pd.DataFrame | None) -> tuple[str, ...]:
+    """The variants of which there are models; all if there are none, for then the caption says what is configured."""
+    found = () if metrics is None else set(metrics.loc[metrics["found"], "variant"])
+    return tuple(variant for variant in report.spec.variants if variant in found) or report.spec.variants
 
 
 def _values(report: Report, metrics: pd.DataFrame | None, variant: str, key: str) -> str:
@@ -154,7 +161,9 @@ def _over(categories: Iterable[str], nouns: str) -> str:
 
 def _missing(metrics: pd.DataFrame) -> str:
     found = int(metrics["found"].sum())
-    return "" if found == len(metrics) else f"{found} of {len(metrics)} models: a dash is a model not run."
+    if found == len(metrics):
+        return ""
+    return f"{found} of {len(metrics)} models: a dash under {REPRODUCED} is a model not run."
 
 
 def _untested(report: Report, metrics: pd.DataFrame) -> str:
@@ -174,7 +183,7 @@ def _untested(report: Report, metrics: pd.DataFrame) -> str:
 
 def _generated(report: Report) -> str:
     generated = report.spec.dataset in GENERATED_DATASETS
-    return "The data is generated: nothing here compares with the paper." if generated else ""
+    return GENERATED if generated else ""
 
 
 def _ranking(layout: Layout) -> str:

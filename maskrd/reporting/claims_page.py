@@ -7,12 +7,10 @@ from pathlib import Path
 
 from maskrd.files import write_text
 from maskrd.paper import TABLES, rows
-from maskrd.paper.claims import CLAIMS, ClaimResult
+from maskrd.paper.claims import CLAIMS, VERDICTS, ClaimResult
 from maskrd.reporting.html import render
 from maskrd.reporting.naming import metric_name, row_name, variant_name
 from maskrd.reporting.runs import METRICS
-
-VERDICTS = {True: "true", False: "false", None: "undecided"}
 
 
 def write_claims_page(results: Sequence[ClaimResult], path: Path) -> None:

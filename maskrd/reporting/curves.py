@@ -19,12 +19,14 @@ DPI = 110
 PANEL = (2.6, 2.0)  # inches
 COLUMNS = 4
 NAMED = 16  # more lines than this have no legend
+HELD_OUT = "Dashed: on held-out normal images, what chooses the checkpoint (STPM: the mean of its map)."
 
 
 def write_curves(histories: Sequence[Path], png: Path) -> None:
     """Draw a panel for each variant and backbone, in it a line for each category, of all seeds.
 
-    `histories` are {results}/models/{model.path}/history.csv of one dataset. Validation losses are dashed.
+    `histories` are {results}/models/{model.path}/history.csv of one dataset. What a
+    validation on held-out images compares is dashed: a loss, or what the method has in its place.
     Raises MaskrdError for a file that can't be read.
     """
     curves = {_model(path): _read(path) for path in histories}
@@ -61,6 +63,8 @@ def draw(curves: Mapping[Model, pd.DataFrame]) -> Figure:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.suptitle(f"Training loss against epoch, {dataset_name(next(iter(curves)).dataset)}")
+    if any("validation_loss" in curve for curve in curves.values()):
+        figure.supxlabel(HELD_OUT, fontsize="medium")
     if len(categories) <= NAMED:
         handles = [grid[0].plot([], [], color=colors[category], label=row_name(category))[0] for category in categories]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment, Model, Training, unknown_key
+from maskrd.experiment import Evaluation, Experiment, Model, Training, unknown_key
 from maskrd.places import Places
 from maskrd.reporting.runs import Run, read_run
 
@@ -89,9 +89,13 @@ def _facts(places: Places, run: Run) -> dict[str, str]:
     for name in ("data", "teacher", "weights"):
         facts[f"{name} sha256"] = training[f"{name}_sha256"]
     facts["model sha256"] = evaluation["model_sha256"]
-    changed = _changed(places, run)
-    if changed:
-        facts["now configured"] = f"{changed}: the commands below train another model"
+    wanted = places.experiment.recipe(places.model.dataset, places.model.variant)
+    retrained = _changed(_training_now(places, run), run.training["recipe"], Training)
+    retested = _changed(wanted.evaluation.model_dump(mode="json"), run.evaluation["recipe"], Evaluation)
+    if retrained:
+        facts["now configured"] = f"{retrained}: the commands below train another model"
+    if retested:
+        facts["now tested with"] = f"{retested}: the commands below test it otherwise"
     return facts
 
 
@@ -99,13 +103,17 @@ def _settings(recipe: dict) -> str:
     return ", ".join(f"{key} {json.dumps(value)}" for key, value in recipe.items())
 
 
-def _changed(places: Places, run: Run) -> str:
-    """Settings of the configuration that differ from those the model records."""
+def _training_now(places: Places, run: Run) -> dict:
     wanted = places.experiment.recipe(places.model.dataset, places.trained.variant).training.model_dump(mode="json")
-    trained = Training(**run.training["recipe"]).model_dump(mode="json")
     if wanted["precision"] == "auto":
-        wanted["precision"] = trained.get("precision")
-    return ", ".join(f"{key} {json.dumps(wanted[key])}" for key in trained if wanted.get(key) != trained[key])
+        wanted["precision"] = run.training["recipe"].get("precision")
+    return wanted
+
+
+def _changed(wanted: dict, recipe: dict, section: type[Training | Evaluation]) -> str:
+    """Settings of the configuration that differ from those the model records."""
+    recorded = section(**recipe).model_dump(mode="json")
+    return ", ".join(f"{key} {json.dumps(wanted[key])}" for key in recorded if wanted[key] != recorded[key])
 
 
 def _existing(path: Path) -> str:

@@ -13,14 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from maskrd.colors import COLORS, OVERLAY, scaled
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Report
 from maskrd.files import atomic_path
 from maskrd.reporting.captions import figure_facts
 from maskrd.reporting.naming import row_name, variant_name
 
-COLORS = "turbo"
-OVERLAY = 0.45  # opacity of the anomaly map on the image
 TILE = 1.5  # inches
 LABEL = 0.4  # inches beside the rows
 ROWS = 8  # more rows than this stand in two blocks, if there is one method
@@ -105,8 +104,7 @@ def choose(defects: Sequence[str], count: int) -> list[int]:
 
 def _scale(file: dict[str, np.ndarray], place: int) -> np.ndarray:
     """A map in the range of the whole test set: a faint map of an easy image must look faint."""
-    low, high = float(file["low"]), float(file["high"])
-    return (file["maps"][place] - low) / max(high - low, np.finfo(np.float32).tiny)
+    return scaled(file["maps"][place], float(file["low"]), float(file["high"]))
 
 
 def draw(report: Report, panels: Sequence[Panel]) -> Figure:
@@ -141,7 +139,7 @@ def _draw_row(panel: Panel, line: Sequence[Axes]) -> None:
     line[0].set_ylabel(f"{row_name(panel.category)}\n{panel.defect.replace('_', ' ')}")
     line[0].imshow(panel.image)
     line[1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1)
-    for (variant, scaled), plain, overlay in zip(panel.maps.items(), line[2::2], line[3::2], strict=True):
-        plain.imshow(scaled, cmap=COLORS, vmin=0, vmax=1)
+    for (variant, anomaly_map), plain, overlay in zip(panel.maps.items(), line[2::2], line[3::2], strict=True):
+        plain.imshow(anomaly_map, cmap=COLORS, vmin=0, vmax=1)
         overlay.imshow(panel.seen[variant])
-        overlay.imshow(scaled, cmap=COLORS, vmin=0, vmax=1, alpha=OVERLAY)
+        overlay.imshow(anomaly_map, cmap=COLORS, vmin=0, vmax=1, alpha=OVERLAY)

@@ -9,7 +9,8 @@ from statistics import fmean
 import pandas as pd
 
 from maskrd.experiment import Report
-from maskrd.paper import MEAN, OURS, TABLES, Marks, labels, methods, printed, rows
+from maskrd.paper import MEAN, OURS, TABLES, Marks, PrintedValue, labels, methods, printed, rows
+from maskrd.paper.tables import number
 from maskrd.reporting.collect import COSTS, summarise
 from maskrd.reporting.naming import backbone_name, row_name, variant_name
 
@@ -22,7 +23,8 @@ Speed = Mapping[str, Mapping[str, float]]
 class Cell:
     """A number in percent; `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, else 0.
 
-    A number that test images had a say in doesn't compete for ranks.
+    A number that test images had a say in doesn't compete for ranks. `open` is a number of which print doesn't tell
+    what it is: nobody can say who is best beside it.
     """
 
     value: float | None = None
@@ -30,6 +32,7 @@ class Cell:
     decimals: int = 1
     rank: int = 0
     competes: bool = True
+    open: bool = False
 
     def shown(self, number: float) -> Decimal:
         """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
@@ -99,8 +102,8 @@ class Layout:
 def build_layout(report: Report, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:
     """Lay out a table of the report; `metrics` is what `read_metrics` returns, `speed` is by variant and batch size.
 
-    Best and second are ranked as shown, equal numbers sharing a rank: along each row of categories among reported
-    and reproduced together, down each column of variants or backbones for itself.
+    Best and second are ranked as shown, equal numbers sharing a rank (after two best there is no second): along each
+    row of categories among reported and reproduced together, down each column of variants or backbones for itself.
     """
     if report.spec.rows == "categories":
         return _category_layout(report, metrics)
@@ -148,10 +151,20 @@ def _reported_columns(report: Report, categories: Sequence[str]) -> dict[Column,
 
 
 def _printed_cells(table: str, method: str, metric: str) -> dict[str, Cell]:
-    """Row -> printed number. A column printed in whole numbers stays so: a decimal place would be made up."""
+    """Row -> printed number. Entries printed in whole numbers stay so: a decimal place would be made up."""
     column = [cell for cell in printed(table) if (cell.method, cell.metric) == (method, metric)]
-    decimals = 1 if any("." in cell.text for cell in column) else 0
-    return {cell.row: Cell(cell.value, decimals=decimals) for cell in column}
+    means, entries = ([cell for cell in column if (cell.row == MEAN) == is_mean] for is_mean in (True, False))
+    decimals = _decimals(entries)
+    found = {cell.row: _printed_cell(cell, decimals) for cell in entries}
+    return found | {cell.row: _printed_cell(cell, max(decimals, _decimals(means))) for cell in means}
+
+
+def _decimals(cells: Iterable[PrintedValue]) -> int:
+    return 1 if any("." in cell.text for cell in cells) else 0
+
+
+def _printed_cell(cell: PrintedValue, decimals: int) -> Cell:
+    return Cell(cell.value, decimals=decimals, open=cell.value is None and number(cell.text) is not None)
 
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
@@ -245,13 +258,14 @@ def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, 
 
 
 def _rank(cells: Iterable[Cell]) -> list[Cell]:
-    """Mark best and second; a number without a competitor is not best of anything."""
+    """Mark best and second; a number without a competitor is not best of anything, nor one beside an open one."""
     cells = list(cells)
     competing = [cell.value is not None and cell.competes for cell in cells]
     numbers = [cell.shown(cell.value) for cell, fair in zip(cells, competing, strict=True) if fair]
-    ranks = {number: rank for rank, number in enumerate(sorted(set(numbers), reverse=True)[:2], start=1)}
-    if len(numbers) < 2:
+    if len(numbers) < 2 or any(cell.open for cell in cells):
         return cells
+    ranks = {own: 1 + sum(other > own for other in numbers) for own in numbers}
+    ranks = {own: rank for own, rank in ranks.items() if rank <= 2}
     return [
         replace(cell, rank=ranks.get(cell.shown(cell.value), 0)) if fair else cell
         for cell, fair in zip(cells, competing, strict=True)

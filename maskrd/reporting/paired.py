@@ -10,14 +10,16 @@ from statistics import fmean
 from maskrd.experiment import Model, Report
 from maskrd.files import atomic_path, write_text
 from maskrd.reporting.html import render_records
-from maskrd.reporting.naming import metric_name, report_name, variant_name
+from maskrd.reporting.layout import labelled
+from maskrd.reporting.naming import metric_name, report_name
 from maskrd.reporting.runs import Run, read_run
 from maskrd.reporting.verdict import estimate
 
 FULL = "maskrd"
 CAPTION = (
     "Differences in percentage points between models of the same category and seed, with their 95 % interval, "
-    "Student's t over categories, or over seeds where there is one category. * leaves out 0: beyond noise."
+    "Student's t over categories, or over seeds where there is one category. * leaves out 0: beyond noise, but without "
+    "any real difference one comparison in twenty would be starred as well (no correction is made)."
 )
 
 
@@ -27,8 +29,9 @@ class Difference:
 
     `pairs` of the `expected` categories x seeds were run with both. A category's differences are first averaged over
     its seeds; the interval is Student's t over the categories, whose differences vary by chance and by category.
-    With one category it is over the seeds. `unit` says which. `beyond_noise` is yes if the interval leaves out 0,
-    else no. A single difference has no interval.
+    With one category it is over the seeds. `unit` says which. It ends at 100 points, as differences do.
+    `beyond_noise` is yes if the interval leaves out 0, else no. A single difference has no interval. `leak`: of the two
+    variants, those whose weights test images had a say in.
     """
 
     variant: str
@@ -41,6 +44,7 @@ class Difference:
     high: float | None = None
     unit: str = ""
     beyond_noise: str = ""
+    leak: str = ""
 
 
 def paired_differences(report: Report, models: Path) -> Iterator[Difference]:
@@ -49,6 +53,7 @@ def paired_differences(report: Report, models: Path) -> Iterator[Difference]:
     Reads {models}/{model.path}/metrics.json. Raises MaskrdError for a file that can't be read.
     """
     runs = {model: read_run(models, model) for model in report.models()}
+    leaking = [name for name in report.spec.variants if report.training[name].leaks or _recorded_leak(runs, name)]
     reference = FULL if FULL in report.spec.variants else report.spec.variants[-1]
     expected = len(report.categories) * len(report.seeds)
     for variant in report.spec.variants:
@@ -56,7 +61,12 @@ def paired_differences(report: Report, models: Path) -> Iterator[Difference]:
             if variant != reference:
                 found = _by_category(report, runs, variant, reference, metric)
                 pairs = sum(len(differences) for differences in found)
-                yield Difference(variant, reference, metric, pairs, expected, *_summary(found))
+                leak = " ".join(name for name in (variant, reference) if name in leaking)
+                yield Difference(variant, reference, metric, pairs, expected, *_summary(found), leak=leak)
+
+
+def _recorded_leak(runs: dict[Model, Run | None], variant: str) -> bool:
+    return any(run.training.get("leak") for model, run in runs.items() if run and model.variant == variant)
 
 
 def _by_category(
@@ -85,7 +95,8 @@ def _summary(by_category: Sequence[Sequence[float]]) -> tuple:
     if found.n == 1:
         return (found.mean,)
     beyond = "yes" if found.low > 0 or found.high < 0 else "no"
-    return found.mean, found.low, found.high, "categories" if several else "seeds", beyond
+    low, high = max(found.low, -100.0), min(found.high, 100.0)
+    return found.mean, low, high, "categories" if several else "seeds", beyond
 
 
 def write_paired(report: Report, models: Path, path: Path, page: Path) -> None:
@@ -105,7 +116,8 @@ def _lines(rows: Sequence[Difference]) -> Iterator[list[str]]:
     """In HTML a line for each variant, a column for each metric."""
     for _, group in groupby(rows, key=lambda row: row.variant):
         found = list(group)
-        comparison = f"{variant_name(found[0].variant)} − {variant_name(found[0].reference)}"
+        leaking = found[0].leak.split()
+        comparison = f"{labelled(found[0].variant, leaking)} − {labelled(found[0].reference, leaking)}"
         pairs = dict.fromkeys(f"{row.pairs} of {row.expected}" for row in found)
         yield [comparison, *map(_text, found), " or ".join(pairs)]
 

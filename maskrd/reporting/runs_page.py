@@ -7,6 +7,7 @@ from statistics import median
 
 from maskrd.experiment import GENERATED_DATASETS, Model
 from maskrd.files import write_text
+from maskrd.reporting.captions import GENERATED
 from maskrd.reporting.html import render, render_records
 from maskrd.reporting.naming import (
     backbone_name,
@@ -21,7 +22,6 @@ RUNTIME_CAPTION = (
     "Wall-clock time of training, summed and the median over models, and the median of testing one. Models that "
     "differ in evaluation only were trained once."
 )
-GENERATED = "These are generated data: nothing here says anything about the paper, only that everything works."
 
 
 def find_runs(models: Path) -> list[Run]:
@@ -37,9 +37,9 @@ def write_summary(runs: Sequence[Run], path: Path) -> None:
     """What was run: data, backbones, seeds, epochs, and with what."""
     datasets = []
     for dataset, group in _grouped(runs, "dataset"):
-        datasets.append((dataset_name(dataset), _facts(group)))
-    warning = GENERATED if any(run.model.dataset in GENERATED_DATASETS for run in runs) else ""
-    write_text(path, render("summary.html", title="What was run", datasets=datasets, warning=warning))
+        warning = GENERATED if dataset in GENERATED_DATASETS else ""
+        datasets.append((dataset_name(dataset), warning, _facts(group)))
+    write_text(path, render("summary.html", title="What was run", datasets=datasets))
 
 
 def _grouped(runs: Iterable[Run], *fields: str) -> Iterable[tuple]:

@@ -26,11 +26,12 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from maskrd.data.counts import published_counts
 from maskrd.experiment import Model, Training
 from maskrd.files import atomic_path
 from maskrd.paper import OURS, TABLES, audit
 from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
-from maskrd.paper.settings import Question, is_mean, published_images, questions
+from maskrd.paper.settings import Question, is_mean, questions
 from maskrd.reporting.naming import backbone_name
 from maskrd.reporting.runs import Run, read_run
 
@@ -177,9 +178,14 @@ def _differing(question: Question, run: Run) -> list[str]:
             texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
     if recorded.leaks:
         texts.append("a checkpoint chosen on the test images")
-    published = published_images(run.model.dataset, run.model.category)
-    if run.evaluation.get("images") != published:
-        texts.append(f"{run.evaluation.get('images')} test images of {run.model.category} instead of {published}")
+    published = published_counts()[run.model.dataset][run.model.category]
+    learned = published.train - round(published.train * recorded.validation_fraction)
+    for kind, images, wanted in (
+        ("training", run.training.get("images"), learned),
+        ("test", run.evaluation.get("images"), published.test),
+    ):
+        if images != wanted:
+            texts.append(f"{images} {kind} images of {run.model.category} instead of {wanted}")
     return texts
 
 
@@ -208,24 +214,36 @@ def _misprint(question: Question) -> list[str]:
         f"printed mean; the printed entries give {row.recomputed}"
         for row in audit.rows()
         if is_mean(question) and (row.table, row.method, row.metric) == (cell.table, cell.method, cell.metric)
-        if row.difference and row.explained not in ("consistent", "truncated", "rounding")
+        if row.departs and row.explained not in ("truncated", "rounding")
     ]
 
 
 def reproduced_claims(rows: Iterable[Row]) -> list[ClaimResult]:
     """The paper's claims judged with reproduced numbers in place of its own, table by table.
 
-    Tables without a reproduced number are left out. `numbers` says under what conditions they were made.
+    Tables without a reproduced number are left out. The other methods' numbers stay the printed ones. Where ours were
+    made under other conditions than the paper's, `numbers` says under which, and no verdict is given.
     """
     results = []
     for table in TABLES:
         own = [row for row in rows if (row.table, row.method) == (table, OURS) and row.reproduced is not None]
         if own:
             numbers = with_ours(table, {(row.row, row.metric): row.reproduced for row in own})
-            conditions = dict.fromkeys(row.conditions for row in own if row.verdict == NOT_COMPARABLE)
+            conditions = dict.fromkeys(row.conditions for row in own if row.conditions)
             label = f"reproduced ({' | '.join(conditions)})" if conditions else "reproduced"
-            results += [r for r in evaluate_claims({table: numbers}, label) if r.claim.table == table]
+            judged = [r for r in evaluate_claims({table: numbers}, label) if r.claim.table == table]
+            results += [_not_comparable(result) for result in judged] if conditions else judged
     return results
+
+
+def _not_comparable(result: ClaimResult) -> ClaimResult:
+    outcome = replace(result.outcome, verdict=None, detail=f"not comparable: {result.outcome.detail}")
+    return replace(result, outcome=outcome)
+
+
+def judged_claims(rows: Iterable[Row]) -> list[ClaimResult]:
+    """The paper's claims on its own numbers, then on the reproduced ones."""
+    return [*evaluate_claims(), *reproduced_claims(rows)]
 
 
 def write_verdict(rows: Iterable[Row], path: Path) -> None:

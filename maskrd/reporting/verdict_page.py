@@ -81,7 +81,7 @@ def sentence(method: str, rows: Sequence[Row]) -> str:
     counts = Counter(row.verdict for row in rows)
     parts = [f"{counts[verdict]} {verdict}{_worst(verdict, rows)}" for verdict in VERDICTS if counts[verdict]]
     runs = " or ".join(sorted({row.runs for row in rows if row.runs}))
-    conditions = dict.fromkeys(row.conditions for row in rows if row.verdict == NOT_COMPARABLE)
+    conditions = dict.fromkeys(row.conditions for row in rows if row.conditions)
     facts = [runs.capitalize(), f"Not comparable: {' | '.join(conditions)}" if conditions else ""]
     counted = f"{method}: of {len(rows)} printed number{'s' * (len(rows) > 1)} {enumerate_names(parts)}."
     return " ".join([counted, *(f"{fact}." for fact in facts if fact)])

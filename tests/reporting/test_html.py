@@ -10,6 +10,7 @@ from PIL import Image
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Model
 from maskrd.paper.claims import evaluate_claims
+from maskrd.reporting.captions import GENERATED
 from maskrd.reporting.claims_page import write_claims_page
 from maskrd.reporting.curves import draw, write_curves
 from maskrd.reporting.html import render_markdown, render_records, render_table, write_report
@@ -129,12 +130,12 @@ def test_a_shared_model_is_trained_once(tmp_path):
     summary = (tmp_path / "summary.html").read_text(encoding="utf-8")
     assert "<dd>3, trained for 3.0 h in all</dd>" in summary
     assert "<dd>ResNet18</dd>" in summary
-    assert "generated data" not in summary
+    assert GENERATED not in summary
 
 
 def test_generated_data_are_called_so(tmp_path):
     write_summary([run("maskrd", 1, "one", dataset="demo")], tmp_path / "summary.html")
-    assert "nothing here says anything about the paper" in (tmp_path / "summary.html").read_text(encoding="utf-8")
+    assert GENERATED in (tmp_path / "summary.html").read_text(encoding="utf-8")
 
 
 def test_runtime_is_told_by_variant(tmp_path):
