@@ -30,7 +30,7 @@ def our_step(trainer: Trainer, cache_gb: float) -> tuple[Callable[[], object], b
     """A step as training runs it, and whether the teacher's features were kept."""
     batch_size = trainer.settings.batch_size
     features = FeatureSource(trainer.teacher, trainer.images, trainer.settings.precision, batch_size, cache_gb)
-    positions = trainer.train_positions[:batch_size]
+    positions = trainer.train_positions[:batch_size].to(trainer.device)
 
     def step() -> None:
         trainer.step(features, positions)

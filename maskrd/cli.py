@@ -7,7 +7,7 @@ hundreds of short jobs call it.
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,7 +34,7 @@ Models = Annotated[Path, typer.Option(help="Folder of the models")]
 PlainBackbone = Annotated[str, typer.Option(help="Backbone of all tables that don't compare backbones")]
 Seeds = Annotated[list[int], typer.Option(help="Seed to average over; repeat the option for several")]
 ConfigFiles = Annotated[list[Path] | None, typer.Option(help="YAML file merged over config.yaml; may be repeated")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
 GpuJobs = Annotated[int, typer.Option(min=1, envvar="MASKRD_GPU_JOBS", help="Jobs that share the visible GPUs")]
 CacheGb = Annotated[
@@ -264,12 +264,13 @@ def speed(
     output: Output,
     device: Device = "auto",
     threads: Threads = 1,
+    gpu_jobs: GpuJobs = 1,
 ) -> None:
     """Measure how many images a second the variants of a table score."""
     from maskrd.experiment import Report
     from maskrd.speed import write_speed
 
-    write_speed(Report.parse("--report", report), model, teacher, device, threads, output)
+    write_speed(Report.parse("--report", report), model, teacher, output, device, threads, gpu_jobs)
 
 
 @app.command()
@@ -440,6 +441,7 @@ def plan(
     configfile: ConfigFiles = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a job; by default all")] = None,
     cache_gb: CacheGb = 4,
+    gpu_jobs: GpuJobs = 1,
 ) -> None:
     """What the tables and figures will cost: models, FLOPs, hours on this machine, disk, memory."""
     from os import cpu_count
@@ -449,7 +451,7 @@ def plan(
     from maskrd.configuration import load_experiment
     from maskrd.plan import overview
 
-    Console().print(overview(load_experiment(configfile or ()), threads or cpu_count() or 1, cache_gb))
+    Console().print(overview(load_experiment(configfile or ()), threads or cpu_count() or 1, cache_gb, gpu_jobs))
 
 
 @app.command()
@@ -460,11 +462,12 @@ def predict(
     teacher: Annotated[Path | None, typer.Option(help="Teacher; by default that of the model's results folder")] = None,
     device: Device = "auto",
     threads: Threads = 1,
+    gpu_jobs: GpuJobs = 1,
 ) -> None:
     """Score your own images with a trained model, and draw where they are anomalous."""
     from maskrd.prediction import predict as score
 
-    score(model, images, output, teacher, device, threads)
+    score(model, images, output, teacher, device, threads, gpu_jobs)
     typer.echo(f"{output / 'scores.csv'}: scores, higher is more anomalous; heatmaps beside it.")
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from maskrd.data.index import Index
 from maskrd.data.samples import Samples, load_test
@@ -15,7 +14,7 @@ from maskrd.experiment import Evaluation, Training
 from maskrd.files import atomic_path, sha256_file, write_json
 from maskrd.metrics import auroc, pixel_metrics, pro_per_image, pro_pooled_thresholds
 from maskrd.runtime import describe
-from maskrd.scoring import BATCH_SIZE, Scorer, read_description
+from maskrd.scoring import Scorer, read_description
 
 
 @dataclass(frozen=True)
@@ -70,26 +69,11 @@ def evaluate(job: Job, metrics: Path, scores: Path) -> None:
     tester = Tester(job)
     samples = tester.load_test()
     started = time.monotonic()
-    maps, image_scores = score_samples(tester, samples)
+    maps, image_scores = tester.score_all(samples.images, keep_maps=samples.masks is not None)
     values: dict[str, float | None] = {"image_auroc": auroc(samples.defective, image_scores)}
     values.update(pixel_values(samples, maps))
     write_scores(scores, samples, image_scores)
     write_json(metrics, {**values, **provenance(tester, samples, time.monotonic() - started)})
-
-
-def score_samples(tester: Tester, samples: Samples) -> tuple[np.ndarray | None, np.ndarray]:
-    """Maps (N, H, W), kept only where masks need them, and image scores (N,)."""
-    count = len(samples.images)
-    maps = None if samples.masks is None else np.empty((count, *samples.images.shape[2:]), np.float32)
-    scores = np.empty(count, np.float32)
-    for start in tqdm(range(0, count, BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
-        part = slice(start, start + BATCH_SIZE)
-        batch_maps, scores[part] = tester.score(samples.images[part])
-        if maps is not None:
-            maps[part] = batch_maps
-    if not np.isfinite(scores).all():
-        raise MaskrdError(f"{tester.job.model}: scores are not finite. Train it anew, or use precision: fp32.")
-    return maps, scores
 
 
 def pixel_values(samples: Samples, maps: np.ndarray | None) -> dict[str, float | None]:
@@ -134,9 +118,9 @@ def write_heatmaps(job: Job, count: int, output: Path) -> None:
     """
     tester = Tester(job)
     samples = tester.load_test()
-    maps, _ = score_samples(tester, samples)
-    if maps is None or samples.masks is None:
+    if samples.masks is None:
         raise MaskrdError(f"{tester.index.dataset}/{tester.index.category} has no masks; leave it out of figures.")
+    maps, _ = tester.score_all(samples.images)
     chosen = first_of_each_defect(samples, count)
     with atomic_path(output) as temporary:
         np.savez_compressed(

@@ -61,7 +61,8 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -
     """Exact AUROC and AUPRO over all pixels of a test set, from one sort of the normal pixels.
 
     Every distinct score is a threshold, consecutive points of a curve are joined by straight lines, and the
-    PRO curve is interpolated at the FPR `limit`. Needs about as much memory again as `maps` takes.
+    PRO curve is interpolated at the FPR `limit`. Needs about as much memory again as `maps`
+    takes, and some 60 bytes for each defective pixel.
     """
     masks, maps = _checked(masks, maps, limit)
     scores, negatives = maps[masks], maps[~masks]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import ceil
 from typing import TypeVar
 
 import torch
@@ -31,7 +30,7 @@ from maskrd.methods import build_method
 from maskrd.places import Places
 from maskrd.runtime import autocast, choose_device, configure, describe, resolve_precision
 from maskrd.teacher import ARCHITECTURES, Teacher
-from maskrd.training import build_optimizer
+from maskrd.training import batches, build_optimizer
 
 BATCH = 2  # images counted on: BatchNorm wants two, and all costs are proportional
 STEPS = 3  # measured, after one to warm up
@@ -56,8 +55,12 @@ class NetworkCost:
         """Of one training: student with gradients and Adam's moments, images, kept features, activations."""
         networks = BYTES * (4 * self.parameters + self.teacher_parameters)
         pixels = images * 3 * settings.image_size**2
-        kept = self.feature_bytes * images
+        kept = self.kept_bytes(settings, images)
         return networks + pixels + (kept if kept <= cache_bytes else 0) + self.activation_bytes * settings.batch_size
+
+    def kept_bytes(self, settings: Training, images: int) -> float:
+        """Of the features of all images, if they are kept; bf16 halves them."""
+        return self.feature_bytes * images / (2 if settings.precision == "bf16" else 1)
 
 
 @cache
@@ -72,11 +75,11 @@ def network_cost(settings: Training, evaluation: Evaluation, backbone: str) -> N
         with remember_saved(saved):
             _, step_flops = counted(lambda: method.train().loss(images, features).backward())
         with torch.no_grad():
-            _, map_flops = counted(lambda: method.eval().anomaly_maps(images, features, evaluation))
+            _, test_flops = counted(lambda: method.eval().maps_and_scores(images, evaluation))
     return NetworkCost(
         teacher_flops=teacher_flops / BATCH,
         step_flops=step_flops / BATCH,
-        test_flops=(teacher_flops + map_flops) / BATCH,
+        test_flops=test_flops / BATCH,
         feature_bytes=sum(feature.nbytes for feature in features) / BATCH,
         activation_bytes=sum(saved.values()) / BATCH,
         parameters=count_parameters(method),
@@ -130,9 +133,11 @@ class Rate:
     machine: str
 
 
-def measure_rate(settings: Training, evaluation: Evaluation, backbone: str, device: str, threads: int) -> Rate:
+def measure_rate(
+    settings: Training, evaluation: Evaluation, backbone: str, device: str, threads: int, gpu_jobs: int = 1
+) -> Rate:
     """A few steps as training makes them, but on random images, weights and features."""
-    place = choose_device(device)
+    place = choose_device(device, gpu_jobs)
     configure(place, threads)
     precision = resolve_precision(settings.precision, place)
     batch = settings.batch_size if place.type == "cuda" else CPU_BATCH
@@ -223,13 +228,16 @@ class Plan:
 
     def training_bill(self, model: Model) -> Bill:
         settings, count, cost = self.settings(model)[0], self.counts[model], self.costs[model]
-        images = count.train - round(count.train * settings.validation_fraction)
-        kept = cost.feature_bytes * count.train <= self.cache_bytes
-        flops = settings.epochs * images * cost.step_flops
+        held_out = round(count.train * settings.validation_fraction)
+        images = count.train - held_out
+        kept = cost.kept_bytes(settings, count.train) <= self.cache_bytes
+        flops = settings.epochs * (images * cost.step_flops + held_out * (cost.test_flops - cost.teacher_flops))
         flops += count.train * (1 if kept else settings.epochs) * cost.teacher_flops
+        if settings.teacher_norm == "moving_average":
+            flops += settings.teacher_norm_passes * images * cost.teacher_flops
         if settings.leaks:
             flops += settings.epochs * count.test * cost.test_flops
-        steps = settings.epochs * ceil(images / settings.batch_size)
+        steps = settings.epochs * len(batches(torch.arange(images), settings.batch_size))
         return Bill(1, settings.epochs * images, steps, flops)
 
     def bill(self, models: Iterable[Model]) -> Bill:
@@ -274,11 +282,11 @@ class Plan:
         }
 
 
-def overview(experiment: Experiment, threads: int, cache_gb: float) -> Group:
+def overview(experiment: Experiment, threads: int, cache_gb: float, gpu_jobs: int = 1) -> Group:
     """The plan for the terminal. Takes some seconds: FLOPs are counted and a small network is measured."""
     plan = Plan(experiment, cache_gb)
     cheapest = plan.cheapest()
-    rate = measure_rate(*plan.settings(cheapest), cheapest.backbone, experiment.device, threads)
+    rate = measure_rate(*plan.settings(cheapest), cheapest.backbone, experiment.device, threads, gpu_jobs)
     table = Table(title="What the tables and figures cost")
     table.add_column("")
     for name in ("models", "images seen", "steps", "PFLOP", "hours"):

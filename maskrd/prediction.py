@@ -21,12 +21,12 @@ from maskrd.scoring import Scorer, read_description
 class Predictor(Scorer):
     """A model file, tested as its metrics.json says, and images from anywhere."""
 
-    def __init__(self, model: Path, teacher: Path | None, device: str, threads: int) -> None:
+    def __init__(self, model: Path, teacher: Path | None, device: str, threads: int, gpu_jobs: int = 1) -> None:
         description = read_description(model)
         teacher = teacher or teacher_beside(model, description["backbone"])
         if sha256_file(teacher) != description["teacher_sha256"]:
             raise MaskrdError(f"{teacher}: not the teacher that {model} was trained with. Give that one by --teacher.")
-        super().__init__(model, teacher, evaluation_beside(model), device, threads)
+        super().__init__(model, teacher, evaluation_beside(model), device, threads, gpu_jobs)
 
     def load(self, paths: Sequence[Path]) -> np.ndarray:
         """uint8 (N, 3, S, S): resized and cropped as for training. Raises MaskrdError naming all unreadable files."""
@@ -99,6 +99,7 @@ def predict(
     teacher: Path | None = None,
     device: str = "auto",
     threads: int = 1,
+    gpu_jobs: int = 1,
 ) -> None:
     """Write {output}/scores.csv (image, score, heatmap) and a PNG for each image: it, and its anomaly map upon it.
 
@@ -106,7 +107,7 @@ def predict(
     read, before anything is written, and for a model without its teacher or metrics.json.
     """
     files = find_images(paths)
-    predictor = Predictor(model, teacher, device, threads)
+    predictor = Predictor(model, teacher, device, threads, gpu_jobs)
     images = predictor.load(files)
     maps, scores = predictor.score_all(images)
     low, high = map_range(model, maps)

@@ -11,12 +11,12 @@ from maskrd import __version__
 from maskrd.devices import claim_slot, lock_folder
 from maskrd.errors import MaskrdError
 
-# Slots of GPUs that this process holds until it ends.
-_claimed: list[FileLock] = []
+# The GPU that this process uses, and its slot there, held until the process ends: at most one.
+_claimed: list[tuple[int, FileLock]] = []
 
 
 def choose_device(wanted: str, gpu_jobs: int = 1) -> torch.device:
-    """`auto` takes a GPU where there is one; where there are several, the least busy of them.
+    """`auto` takes a GPU where there is one; where there are several, the least busy of them, the same in every call.
 
     `gpu_jobs` is how many jobs share the visible GPUs. Raises MaskrdError where `cuda` isn't to be had.
     """
@@ -27,9 +27,11 @@ def choose_device(wanted: str, gpu_jobs: int = 1) -> torch.device:
     count = torch.cuda.device_count()
     if count == 1:  # nothing to choose; on a cluster the scheduler chose
         return torch.device("cuda")
+    if _claimed:
+        return torch.device("cuda", _claimed[0][0])
     names = [str(torch.cuda.get_device_properties(k).uuid) for k in range(count)]
     position, lock = claim_slot(names, gpu_jobs, lock_folder())
-    _claimed.append(lock)
+    _claimed.append((position, lock))
     torch.cuda.set_device(position)
     return torch.device("cuda", position)
 
@@ -38,8 +40,8 @@ def configure(device: torch.device, threads: int) -> None:
     """Take as many cores as Snakemake gave, and the same kernels in every run."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
+    if device.type == "cuda":  # TF32 where fp32 is asked for
+        torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
 
 
@@ -71,7 +73,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What ran a job: for provenance in metrics.json."""
+    """What ran a job: for provenance in metrics.json. On a GPU fp32 convolutions run in TF32 (`configure`)."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     return {
         "device": name,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Training
@@ -15,7 +16,8 @@ from maskrd.methods.base import Method, gaussian_blur
 from maskrd.runtime import autocast, choose_device, configure, explain_out_of_memory
 from maskrd.teacher import Teacher, load_teacher
 
-# Images are scored one by one, so this changes speed and memory, never a number.
+# Images are scored each for itself, so this changes speed and memory, and no number but those of `mask_at_test`, whose
+# masks are drawn for a batch.
 BATCH_SIZE = 16
 
 
@@ -31,6 +33,7 @@ def read_description(model: Path) -> dict:
 class LiveScorer:
     """A method with its teacher, on a device and in eval mode."""
 
+    name: str  # for messages
     method: Method
     teacher: Teacher
     training: Training
@@ -42,17 +45,33 @@ class LiveScorer:
         """Blurred anomaly maps, float32 (N, H, W), and image scores, float32 (N,), of uint8 images (N, 3, H, W)."""
         batch = torch.from_numpy(images).to(self.device)
         with explain_out_of_memory(""), autocast(self.device, self.training.precision):
-            features = self.teacher(batch)
-            maps = self.method.anomaly_maps(batch, features, self.evaluation).float()
-            maps = gaussian_blur(maps, self.evaluation.blur_sigma)
-            scores = self.method.image_scores(batch, features, maps, self.evaluation)
+            maps, scores = self.method.maps_and_scores(batch, self.evaluation)
+            maps = gaussian_blur(maps.float(), self.evaluation.blur_sigma)
+        if scores is None:
+            scores = maps.amax(dim=(1, 2)) if self.evaluation.score == "max" else maps.mean(dim=(1, 2))
         return maps.cpu().numpy(), scores.float().cpu().numpy()
 
-    def score_all(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`score`, a batch at a time."""
-        parts = [self.score(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
-        maps, scores = zip(*parts, strict=True)
-        return np.concatenate(maps), np.concatenate(scores)
+    def score_all(self, images: np.ndarray, keep_maps: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
+        """`score`, a batch at a time, with the same random masks in every pass (`mask_at_test`).
+
+        Without `keep_maps` None in place of the maps, for which large test sets have no memory. Raises MaskrdError for
+        scores that aren't finite.
+        """
+        torch.manual_seed(0)
+        count = len(images)
+        maps = np.empty((count, *images.shape[2:]), np.float32) if keep_maps else None
+        scores = np.empty(count, np.float32)
+        for start in tqdm(range(0, count, BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
+            part = slice(start, start + BATCH_SIZE)
+            found, scores[part] = self.score(images[part])
+            if maps is not None:
+                maps[part] = found
+        if not np.isfinite(scores).all():
+            raise MaskrdError(
+                f"{self.name}: the scores of images are not finite. Train it anew with a lower learning_rate, or with "
+                "precision: fp32."
+            )
+        return maps, scores
 
 
 class Scorer(LiveScorer):
@@ -64,12 +83,11 @@ class Scorer(LiveScorer):
     def __init__(
         self, model: Path, teacher: Path, evaluation: Evaluation, device: str, threads: int, gpu_jobs: int = 1
     ) -> None:
-        self.evaluation = evaluation
+        self.name, self.evaluation = str(model), evaluation
         self.description = read_description(model)
         self.training = Training.parse(f"{model}: recipe", json.dumps(self.description["recipe"]))
         self.device = choose_device(device, gpu_jobs)
         configure(self.device, threads)
-        torch.manual_seed(0)  # read by mask_at_test only
         self.teacher = load_teacher(teacher, self.training.normalize)[0].to(self.device)
         method = build_method(self.training, self.teacher)
         method.load_state_dict(load_file(model))

@@ -3,7 +3,6 @@
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 
 from maskrd.data.index import Index
@@ -26,6 +25,7 @@ class Selection(LiveScorer):
     ) -> None:
         self.method, self.teacher, self.training = method, method.teacher, settings
         self.evaluation, self.device = settings.selection, device
+        self.name = f"{index.dataset}/{index.category}, in training"
         self.samples = load_test(index, data, settings.image_size, threads).cropped(settings.crop)
         if len(set(self.samples.defective)) < 2:
             raise MaskrdError(
@@ -38,11 +38,8 @@ class Selection(LiveScorer):
 
         As RD++ (Tien et al., CVPR 2023) chooses its epoch. Leaves the method in eval mode.
         """
-        torch.manual_seed(0)  # read by mask_at_test only
         self.method.eval()
         maps, scores = self.score_all(self.samples.images)
-        if not np.isfinite(scores).all():
-            raise MaskrdError("The scores of test images are not finite. Lower learning_rate, or use precision: fp32.")
         values = [auroc(self.samples.defective, scores)]
         if self.samples.masks is not None:
             pixels = pixel_metrics(self.samples.masks, maps)

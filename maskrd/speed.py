@@ -22,7 +22,13 @@ Name = TypeVar("Name")
 
 
 def write_speed(
-    report: Report, models: Sequence[Path], teachers: Sequence[Path], device: str, threads: int, output: Path
+    report: Report,
+    models: Sequence[Path],
+    teachers: Sequence[Path],
+    output: Path,
+    device: str,
+    threads: int,
+    gpu_jobs: int = 1,
 ) -> None:
     """Frames per second of the report's variants, in its order, each with one of its models and its teacher.
 
@@ -32,7 +38,7 @@ def write_speed(
     """
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for variant, model, teacher in zip(report.spec.variants, models, teachers, strict=True):
-        scorer = Scorer(model, teacher, report.evaluation[variant], device, threads)
+        scorer = Scorer(model, teacher, report.evaluation[variant], device, threads, gpu_jobs)
         size = scorer.training.crop or scorer.training.image_size
         images = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), 3, size, size), dtype=np.uint8)
         for batch in BATCH_SIZES:

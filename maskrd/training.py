@@ -133,12 +133,26 @@ class FeatureSource:
 
     def __init__(self, teacher: Teacher, images: Tensor, precision: str, batch_size: int, cache_gb: float) -> None:
         self.teacher, self.images, self.precision = teacher, images, precision
-        self.cache: list[Tensor] | None = None
         sample = self.compute(images[:1])
         size = sum(feature.nbytes for feature in sample) * len(images)
-        if size <= cache_gb * 1e9:
-            parts = [self.compute(part) for part in images.split(batch_size)]
-            self.cache = [torch.cat(level) for level in zip(*parts, strict=True)]
+        self.cache = self.fill(sample, batch_size) if size <= cache_gb * 1e9 else None
+
+    def fill(self, sample: list[Tensor], batch_size: int) -> list[Tensor]:
+        """The levels of all images. Written in place: joined at the end they would take their memory twice."""
+        levels = [
+            torch.empty(
+                (len(self.images), *level.shape[1:]),
+                dtype=level.dtype,
+                device=level.device,
+                memory_format=torch.channels_last,
+            )
+            for level in sample
+        ]
+        for start in range(0, len(self.images), batch_size):
+            part = slice(start, start + batch_size)
+            for level, features in zip(levels, self.compute(self.images[part]), strict=True):
+                level[part] = features
+        return levels
 
     def compute(self, images: Tensor) -> list[Tensor]:
         with autocast(images.device, self.precision):
@@ -187,6 +201,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] | None = None
         self.stop_signal: int | None = None
         self.unsaved = False  # steps since the last state
+        self.clock = time.monotonic()  # up to which `progress.seconds` counts
 
     def state(self) -> dict:
         return {
@@ -202,11 +217,18 @@ class Trainer:
         self.best_weights = state["best_weights"]
         self.progress = Progress(**state["progress"])
 
+    def count_seconds(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self.clock
+        self.clock = now
+
     def run(self, states: StateFolder) -> None:
         """Train to the last epoch, or to the one where patience runs out; save the state now and then.
 
+        The clock counts all of it: what the teacher learns, its features, steps, validations.
         Raises Interrupted after a signal, and MaskrdError if the loss stops being a number.
         """
+        self.clock = time.monotonic()
         if self.progress.epoch == self.progress.step == 0:
             torch.manual_seed(random_seed(self.job.seed, TEACHER))
             self.method.fit_teacher(self.images, self.train_positions)
@@ -220,10 +242,13 @@ class Trainer:
             while self.progress.epoch < self.settings.epochs and not self.out_of_patience():
                 self.run_epoch(features, states, bar)
                 bar.set_postfix(epoch=self.progress.epoch, loss=f"{self.progress.history[-1]['loss']:.4f}")
+        self.count_seconds()
 
     def run_epoch(self, features: FeatureSource, states: StateFolder, bar: tqdm) -> None:
-        progress, started = self.progress, time.monotonic()
+        progress = self.progress
         order = self.train_positions[permutation(len(self.train_positions), self.job.seed, ORDER, progress.epoch)]
+        # Moved once: a copy from the host at every step would make the host wait for the GPU.
+        order = order.to(self.device)
         steps = batches(order, self.settings.batch_size)
         # Kept on the device: reading it at every step would make the GPU wait for the host.
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
@@ -233,19 +258,15 @@ class Trainer:
             progress.step += 1
             bar.update(len(positions))
             if self.stop_signal is not None or states.due():
-                progress.loss_sum = self.finite(loss_sum)
-                progress.seconds += time.monotonic() - started
-                started = time.monotonic()
+                progress.loss_sum = self.finite(loss_sum.item())
+                self.count_seconds()
                 states.save(self.state())
                 self.unsaved = False
                 self.raise_if_stopped()
-        loss = self.finite(loss_sum) / len(order)
-        progress.seconds += time.monotonic() - started
-        self.finish_epoch(features, loss)
+        self.finish_epoch(features, self.finite(loss_sum.item()) / len(order))
 
     def step(self, features: FeatureSource, positions: Tensor) -> Tensor:
         torch.manual_seed(random_seed(self.job.seed, STEP, self.progress.epoch, self.progress.step))
-        positions = positions.to(self.device)
         self.method.train()
         with autocast(self.device, self.settings.precision):
             loss = self.method.loss(self.images[positions], features(positions))
@@ -278,20 +299,19 @@ class Trainer:
             with autocast(self.device, self.settings.precision):
                 loss = self.method.validation_loss(self.images[positions], features(positions))
             total += loss.item() * len(positions)
-        return total / len(self.validation_positions)
+        return self.finite(total) / len(self.validation_positions)
 
     def out_of_patience(self) -> bool:
         progress = self.progress
         return self.settings.patience is not None and progress.epoch - 1 - progress.best_epoch >= self.settings.patience
 
-    def finite(self, loss_sum: Tensor) -> float:
-        value = loss_sum.item()
-        if not np.isfinite(value):
+    def finite(self, loss: float) -> float:
+        if not np.isfinite(loss):
             raise MaskrdError(
-                f"The loss is {value} in epoch {self.progress.epoch + 1}. The last good state is kept in "
-                f"{self.job.state}; lower learning_rate, or use precision: fp32."
+                f"The loss is {loss} in epoch {self.progress.epoch + 1}. Lower learning_rate, or use precision: fp32; "
+                "the training then starts anew."
             )
-        return value
+        return loss
 
     def raise_if_stopped(self) -> None:
         if self.stop_signal is not None:

@@ -130,6 +130,17 @@ def test_cpu_is_cpu_where_there_are_gpus(cards):
 
 def test_of_several_gpus_each_job_takes_another(cards):
     chosen = cards(3)
-    taken = [runtime.choose_device("auto", gpu_jobs=3) for _ in range(3)]
+    taken, claims = [], []
+    for _ in range(3):
+        taken.append(runtime.choose_device("auto", gpu_jobs=3))
+        claims += runtime._claimed  # as long as a process holds them
+        runtime._claimed.clear()
     assert sorted(device.index for device in taken) == [0, 1, 2]
     assert chosen == [device.index for device in taken]
+
+
+def test_a_job_stays_on_its_card(cards):
+    """Measuring speeds loads several models: with a slot for each, it would wait for itself."""
+    chosen = cards(2)
+    assert len({runtime.choose_device("auto", gpu_jobs=2) for _ in range(5)}) == 1
+    assert len(chosen) == 1

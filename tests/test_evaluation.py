@@ -13,7 +13,7 @@ from maskrd import evaluation as scoring
 from maskrd.data.index import Index, build_index
 from maskrd.data.samples import Samples, load_test
 from maskrd.errors import MaskrdError
-from maskrd.evaluation import Job, evaluate, score_samples, write_heatmaps
+from maskrd.evaluation import Job, evaluate, write_heatmaps
 from maskrd.experiment import Metric
 from maskrd.files import sha256_file
 from maskrd.methods.base import gaussian_blur
@@ -76,7 +76,7 @@ def test_metrics_are_those_of_the_maps(job, tmp_path):
     metrics, scores = run(job, tmp_path)
     tester = scoring.Tester(job)
     samples = load_test(tester.index, job.data, 32)
-    maps, image_scores = score_samples(tester, samples)
+    maps, image_scores = tester.score_all(samples.images)
     np.testing.assert_array_equal(image_scores, maps.max((1, 2)))
     assert metrics["image_auroc"] == auroc(samples.defective, image_scores)
     assert metrics["pixel_auroc"] == pytest.approx(auroc(samples.masks, maps))
@@ -108,9 +108,9 @@ def test_mean_scores_and_unblurred_maps(job):
         replace(job, evaluation=job.evaluation.model_copy(update={"score": "mean", "blur_sigma": 0}))
     )
     samples = load_test(tester.index, job.data, 32)
-    sharp, scores = score_samples(tester, samples)
+    sharp, scores = tester.score_all(samples.images)
     np.testing.assert_allclose(scores, sharp.mean((1, 2)), rtol=1e-6)
-    blurred, _ = score_samples(scoring.Tester(job), samples)
+    blurred, _ = scoring.Tester(job).score_all(samples.images)
     np.testing.assert_allclose(
         gaussian_blur(torch.from_numpy(sharp), job.evaluation.blur_sigma), blurred, rtol=1e-4, atol=1e-6
     )
@@ -124,18 +124,18 @@ def test_a_saved_and_reloaded_model_gives_equal_maps(training_job, evaluation, c
     train(job)
     tester = scoring.Tester(evaluation_job(job, evaluation))
     samples = load_test(tester.index, job.data, 32)
-    reloaded, _ = score_samples(tester, samples)
+    reloaded, _ = tester.score_all(samples.images)
     tester.method = trainers[0].method.eval()
-    in_memory, _ = score_samples(tester, samples)
+    in_memory, _ = tester.score_all(samples.images)
     np.testing.assert_array_equal(reloaded, in_memory)
 
 
 def test_an_images_score_does_not_depend_on_its_neighbours(job, monkeypatch):
     tester = scoring.Tester(job)
     samples = load_test(tester.index, job.data, 32)
-    together, _ = score_samples(tester, samples)
-    monkeypatch.setattr(scoring, "BATCH_SIZE", 1)
-    alone, _ = score_samples(tester, samples)
+    together, _ = tester.score_all(samples.images)
+    monkeypatch.setattr("maskrd.scoring.BATCH_SIZE", 1)
+    alone, _ = tester.score_all(samples.images)
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 

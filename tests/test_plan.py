@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from math import ceil
 
 import pytest
 import yaml
@@ -15,7 +14,7 @@ from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import KNOWN_CATEGORIES, Experiment
 from maskrd.layers.resnet import count_parameters
-from maskrd.plan import BATCH, Plan, network_cost
+from maskrd.plan import BATCH, NetworkCost, Plan, network_cost
 from maskrd.training import FeatureSource, Trainer
 from tests.conftest import ROOT
 
@@ -78,10 +77,40 @@ def test_a_bill_counts_every_model_once(demo):
     epochs, batch_size = demo.train["epochs"], demo.train["batch_size"]
     assert bill.models == 4
     assert bill.images == 4 * epochs * 48
-    assert bill.steps == 4 * epochs * ceil(48 / batch_size)
+    assert (bill.steps, 48 % batch_size) == (4 * epochs * 48 // batch_size, 0)
     assert plan.bill(plan.models * 2) == bill == plan.bill(plan.reports["again"])
     training = sum(epochs * 48 * cost.step_flops + 48 * cost.teacher_flops for cost in plan.costs.values())
     assert bill.flops == pytest.approx(training + sum(36 * cost.test_flops for cost in plan.costs.values()))
+
+
+def test_steps_are_those_of_the_training(default_config):
+    """Bottle's 209 images are 13 batches of 16: the last image joins its neighbours."""
+    datasets = default_config["datasets"] | {"mvtec_ad": {"categories": ["bottle"]}}
+    plan = Plan(Experiment.load({**default_config, "datasets": datasets, "backbones": ["resnet18"]}), cache_gb=4)
+    (model,) = plan.reports["table1"]
+    assert plan.training_bill(model).steps == 200 * 13
+
+
+def test_held_out_images_and_what_a_teacher_learns_are_paid(demo):
+    def flops(**changes: object) -> tuple[float, NetworkCost]:
+        plan = Plan(demo.model_copy(update={"variants": {"maskrd": changes, "no_fmm": {"fmm": False}}}), cache_gb=4)
+        (model,) = {model for model in plan.models if (model.variant, model.category) == ("maskrd", "weave")}
+        return plan.training_bill(model).flops, plan.costs[model]
+
+    epochs, (plain, cost) = demo.train["epochs"], flops()
+    forward = cost.test_flops - cost.teacher_flops
+    assert 0 < forward < cost.step_flops
+    saved = epochs * 12 * (cost.step_flops - forward)
+    assert plain - flops(validation_fraction=0.25)[0] == pytest.approx(saved)
+    followed, frozen = (flops(method="asymmetric", teacher_norm=norm)[0] for norm in ("moving_average", "frozen"))
+    assert followed - frozen == pytest.approx(10 * 48 * cost.teacher_flops)
+
+
+def test_bf16_features_take_half_the_memory(demo):
+    cost = network_cost(*vars(demo.recipe("demo", "maskrd")).values(), "demo_resnet18")
+    settings = demo.recipe("demo", "maskrd").training
+    halved = settings.model_copy(update={"precision": "bf16"})
+    assert 2 * cost.kept_bytes(halved, 48) == cost.kept_bytes(settings, 48)
 
 
 def test_features_that_are_not_kept_are_paid_in_every_epoch(demo):

@@ -48,8 +48,9 @@ def equal_weights(a: Job, b: Job) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_the_kept_epoch_is_the_best_and_evaluates_to_its_score(leaking_job, evaluation, tmp_path):
-    testing = {"score": "mean", "blur_sigma": 1}
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_the_kept_epoch_is_the_best_and_evaluates_to_its_score(leaking_job, evaluation, tmp_path, masked):
+    testing = {"score": "mean", "blur_sigma": 1, "mask_at_test": masked}
     job = leaking_job("leak", testing)
     train(job)
     scores = [line["test_score"] for line in curve(job)]

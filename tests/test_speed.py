@@ -35,7 +35,7 @@ def test_scores_every_variant_with_its_own_model(report, training_job, tmp_path,
     monkeypatch.setattr(
         speed.Scorer, "score", lambda self, x: (scored.append((self.training.fmm, x.shape)), score(self, x))[1]
     )
-    speed.write_speed(report, models, [jobs[0].teacher] * 2, "cpu", 1, tmp_path / "speed.json")
+    speed.write_speed(report, models, [jobs[0].teacher] * 2, tmp_path / "speed.json", "cpu", 1)
     content = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert list(content["frames_per_second"]) == VARIANTS
     assert all(rate > 0 for rates in content["frames_per_second"].values() for rate in rates.values())

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from maskrd.data.index import Index
 from maskrd.data.samples import load_train
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file
+from maskrd.methods.maskrd import MaskedReverseDistillation
+from maskrd.scoring import read_description
 from maskrd.state import StateFolder
 from maskrd.teacher import load_teacher
 from maskrd.training import FeatureSource, Interrupted, Job, Trainer, batches, split_validation, train
@@ -255,12 +258,29 @@ def test_nan_stops_and_keeps_the_last_good_state(training_job, monkeypatch):
         return original(self, features, positions) * (float("nan") if steps == 5 else 1)
 
     monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(MaskrdError, match=r"loss is nan in epoch 2.*last good state.*lower learning_rate"):
+    with pytest.raises(MaskrdError, match=r"loss is nan in epoch 2.*Lower learning_rate.*starts anew"):
         train(job)
     assert not job.model.exists()
     state = torch.load(job.state / "last.pt", weights_only=True)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 1)
     assert all(value.isfinite().all() for value in state["weights"].values())
+
+
+def test_nan_on_held_out_images_stops_as_well(training_job, monkeypatch):
+    job = training_job("nan", validation_fraction=0.25, checkpoint="best_validation")
+    monkeypatch.setattr(MaskedReverseDistillation, "validation_loss", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(MaskrdError, match=r"loss is nan in epoch 1"):
+        train(job)
+    assert not job.model.exists()
+
+
+def test_seconds_count_what_methods_do_beside_their_steps(training_job, monkeypatch):
+    job = training_job("slow", epochs=2, validation_fraction=0.25)
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda *given: time.sleep(0.5) or validate(*given))
+    monkeypatch.setattr(MaskedReverseDistillation, "fit_teacher", lambda *_: time.sleep(0.5))
+    train(job)
+    assert read_description(job.model)["seconds"] >= 1.5
 
 
 def test_a_diverging_training_stops_with_a_message(training_job):

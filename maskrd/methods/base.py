@@ -47,9 +47,9 @@ class Method(nn.Module):
         """float32 (N, H, W) at the images' size; higher is more anomalous. Not blurred yet."""
         raise NotImplementedError
 
-    def image_scores(self, images: Tensor, features: list[Tensor], maps: Tensor, evaluation: Evaluation) -> Tensor:
-        """float32 (N,), by default the maximum or mean of each blurred map (N, H, W)."""
-        return maps.amax(dim=(1, 2)) if evaluation.score == "max" else maps.mean(dim=(1, 2))
+    def maps_and_scores(self, images: Tensor, evaluation: Evaluation) -> tuple[Tensor, Tensor | None]:
+        """`anomaly_maps`, and image scores (N,) where these don't follow from the blurred maps."""
+        return self.anomaly_maps(images, self.teacher(images), evaluation), None
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -86,18 +86,17 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """
     if sigma == 0:
         return maps
-    rows = blur_matrix(maps.shape[1], sigma).to(maps.device)
-    columns = blur_matrix(maps.shape[2], sigma).to(maps.device)
+    rows, columns = (blur_matrix(length, sigma, maps.device) for length in maps.shape[1:])
     return (rows @ maps.double() @ columns.T).to(maps.dtype)
 
 
 @cache
-def blur_matrix(length: int, sigma: float) -> Tensor:
+def blur_matrix(length: int, sigma: float, device: torch.device) -> Tensor:
     """float64 (length, length): row i holds what every pixel of a line contributes to blurred pixel i."""
     radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1)
+    offsets = torch.arange(-radius, radius + 1, device="cpu")
     kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
-    positions = (torch.arange(length)[:, None] + offsets) % (2 * length)
+    positions = (torch.arange(length, device="cpu")[:, None] + offsets) % (2 * length)
     mirrored = torch.where(positions < length, positions, 2 * length - 1 - positions)
     weights = (kernel / kernel.sum()).expand(length, -1)
-    return torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, mirrored, weights)
+    return torch.zeros(length, length, dtype=torch.float64, device="cpu").scatter_add_(1, mirrored, weights).to(device)

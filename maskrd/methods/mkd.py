@@ -35,20 +35,14 @@ class MKD(Method):
         clone = self.cloner(self.teacher.normalize(images))
         return self.distances(features, clone, DISTILLED).mean()
 
-    def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
-        """Absolute gradient of the distance with respect to the image, summed over colours."""
+    def maps_and_scores(self, images: Tensor, evaluation: Evaluation) -> tuple[Tensor, Tensor | None]:
+        """Absolute gradient of the distance with respect to the image, summed over colours; the distance itself."""
         with torch.enable_grad():
             inputs = self.teacher.normalize(images).requires_grad_()
-            # Again, since `features` know nothing of their image: the gradient goes through the teacher, too.
+            # The gradient goes through the teacher, too.
             distances = self.distances(self.teacher.pyramid(inputs), self.cloner(inputs), SCORED)
             (gradient,) = torch.autograd.grad(distances.sum(), inputs)
-        return gradient.abs().sum(dim=1)
-
-    def image_scores(self, images: Tensor, features: list[Tensor], maps: Tensor, evaluation: Evaluation) -> Tensor:
-        if evaluation.score != "loss":
-            return super().image_scores(images, features, maps, evaluation)
-        clone = self.cloner(self.teacher.normalize(images))
-        return self.distances(features, clone, SCORED)
+        return gradient.abs().sum(dim=1), distances.detach() if evaluation.score == "loss" else None
 
 
 def cloner_layers(teacher: VGG) -> Iterator[nn.Module]:

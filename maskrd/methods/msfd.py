@@ -103,16 +103,16 @@ def gaussian_upsample(maps: Tensor, field: ReceptiveField, std: float, size: tup
     deep one has fewer positions, and no border darkens. The Gaussian is separable: two matrix products.
     """
     rows, columns = (
-        upsampling_matrix(field, std, length, pixels).to(maps.device)
+        upsampling_matrix(field, std, length, pixels, maps.device)
         for length, pixels in zip(maps.shape[1:], size, strict=True)
     )
     return (rows @ maps.double() @ columns.T).float()
 
 
 @cache
-def upsampling_matrix(field: ReceptiveField, std: float, length: int, pixels: int) -> Tensor:
+def upsampling_matrix(field: ReceptiveField, std: float, length: int, pixels: int, device: torch.device) -> Tensor:
     """float64 (pixels, length): row i holds what every position contributes to pixel i; rows sum to 1."""
-    centres = field.start + field.stride * torch.arange(length, dtype=torch.float64)
-    distances = (torch.arange(pixels)[:, None] - centres).abs()
+    centres = field.start + field.stride * torch.arange(length, dtype=torch.float64, device="cpu")
+    distances = (torch.arange(pixels, device="cpu")[:, None] - centres).abs()
     weights = torch.exp(-0.5 * (distances / std) ** 2) * (distances <= (field.size - 1) / 2)
-    return weights / weights.sum(dim=1, keepdim=True)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(device)

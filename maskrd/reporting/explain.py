@@ -111,8 +111,9 @@ def _training_now(places: Places, run: Run) -> dict:
 
 
 def _changed(wanted: dict, recipe: dict, section: type[Training | Evaluation]) -> str:
-    """Settings of the configuration that differ from those the model records."""
-    recorded = section(**recipe).model_dump(mode="json")
+    """Settings of the configuration that differ from those the model records; what it doesn't, had its default."""
+    required = {key: wanted[key] for key, field in section.model_fields.items() if field.is_required()}
+    recorded = section(**required | recipe).model_dump(mode="json")
     return ", ".join(f"{key} {json.dumps(wanted[key])}" for key in recorded if wanted[key] != recorded[key])
 
 

@@ -58,7 +58,7 @@ def test_loss_has_four_levels_and_the_score_three(variant, method, images):
     with torch.no_grad():
         features = method.teacher(images)
         loss = method.loss(images, features)
-        scores = method.image_scores(images, features, torch.zeros(2, 64, 64), variant.evaluation)
+        _, scores = method.maps_and_scores(images, variant.evaluation)
         normalized = images / 255
         torch.testing.assert_close(loss, torch.stack([distance(method, x, range(4)) for x in normalized]).mean())
         torch.testing.assert_close(scores, torch.stack([distance(method, x, range(1, 4)) for x in normalized]))
@@ -66,7 +66,7 @@ def test_loss_has_four_levels_and_the_score_three(variant, method, images):
 
 def test_maps_are_gradients_of_the_score(variant, method, images):
     with torch.no_grad():
-        maps = method.anomaly_maps(images, method.teacher(images), variant.evaluation)
+        maps, _ = method.maps_and_scores(images, variant.evaluation)
     gradients = torch.func.grad(lambda x: distance(method, x, range(1, 4)))
     expected = torch.stack([gradients(x).abs().sum(0) for x in images / 255])
     assert expected.max() > 0
@@ -75,9 +75,16 @@ def test_maps_are_gradients_of_the_score(variant, method, images):
 
 
 def test_score_may_be_taken_from_the_map(variant, method, images):
-    maps = torch.rand(2, 64, 64)
     by_map = variant.evaluation.model_copy(update={"score": "max"})
-    assert torch.equal(method.image_scores(images, [], maps, by_map), maps.amax(dim=(1, 2)))
+    assert method.maps_and_scores(images, by_map)[1] is None
+
+
+def test_each_network_runs_once_a_test(variant, method, images):
+    runs = []
+    for name, network in (("teacher", method.teacher.pyramid), ("cloner", method.cloner)):
+        network.register_forward_hook(lambda *_, name=name: runs.append(name))
+    method.maps_and_scores(images, variant.evaluation)
+    assert sorted(runs) == ["cloner", "teacher"]
 
 
 def test_images_stay_between_0_and_1_without_normalisation(method):

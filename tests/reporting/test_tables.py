@@ -326,7 +326,7 @@ def test_best_and_second_of_a_row_share_ranks_on_ties(tmp_path):
 
 
 def test_nobody_is_best_beside_a_number_that_print_leaves_open(tmp_path):
-    """Table 2's own column is shifted: in Ship any admissible reading is above MKD, but which one it is can't be told."""
+    """Table 2's own column is shifted: any reading of Ship is above MKD, but which it is can't be told."""
     report = make_report("table2", dataset="cifar10", metrics=["image_auroc"], categories=("ship", "truck"))
     _, tex = tabulate(report, tmp_path, constant(0.5))
     ship, truck = (next(line for line in tex.splitlines() if line.startswith(name)) for name in ("Ship", "Truck"))
