@@ -25,7 +25,13 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/demo.smk"
-include: "workflow/rules/train.smk"
+
+
+if not experiment.partial:  # what can't be made anew is taken as it is
+
+    include: "workflow/rules/train.smk"
+
+
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/review.smk"

@@ -5,6 +5,7 @@ Every job parses this, so it imports nothing heavier than pydantic.
 
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from maskrd.data.counts import published_counts
 from maskrd.errors import MaskrdError
 
 Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image", "pro_200_thresholds"]
@@ -35,6 +37,8 @@ GENERATED_DATASETS = ("demo", "digits")  # made here rather than downloaded
 # Names become folders and words of a command line; nothing else may get in.
 Category = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+UserFile = Annotated[str, AfterValidator(os.path.expanduser)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Level = Annotated[int, Field(ge=1, le=3)]
@@ -175,8 +179,8 @@ def canonical_json(section: Section) -> str:
 
 
 class Dataset(Section):
-    path: Path | None = None
-    archive: str | None = None
+    path: UserPath | None = None
+    archive: UserFile | None = None
     categories: Annotated[tuple[Category, ...], Field(min_length=1), Distinct]
     image_size: int | None = None
     epochs: int | None = None
@@ -261,14 +265,14 @@ class Model:
 class Experiment(Section):
     """The whole configuration."""
 
-    results: Path
+    results: UserPath
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct]
     backbones: Annotated[tuple[Backbone, ...], Field(min_length=1), Distinct]
     device: Literal["auto", "cpu", "cuda"]
     partial: bool
-    sources: Path
+    sources: UserPath
     datasets: dict[DatasetName, Dataset]
-    weights: dict[Backbone, str | None]
+    weights: dict[Backbone, UserFile | None]
     train: dict[str, Any]
     evaluation: dict[str, Any]
     variants: dict[Identifier, dict[str, Any]]
@@ -348,11 +352,20 @@ class Experiment(Section):
     def trained_as(self, dataset: str, variant: str) -> str:
         """The variant whose model this one uses: variants that differ in evaluation only share one.
 
-        The name doesn't depend on the order of the configuration, which changes with every merged file.
+        A variant that a file adds must not take over the model of one that was there: of names that continue another's
+        (stpm_blurred, stpm) that other counts, else the one with the fewest settings of evaluation. The order of the
+        configuration says nothing, since it changes with every merged file.
         """
         training = self.recipe(dataset, variant).training
         same = [name for name in self.variants if self.recipe(dataset, name).training == training]
-        return min(same, key=lambda name: (len(set(self.variants[name]) & set(Evaluation.model_fields)), name))
+
+        def continues(name: str) -> bool:
+            return any(name.startswith(f"{other}_") for other in same)
+
+        def settings_of_evaluation(name: str) -> int:
+            return len(set(self.variants[name]) & set(Evaluation.model_fields))
+
+        return min(same, key=lambda name: (continues(name), settings_of_evaluation(name), name))
 
     def trained_model(self, model: Model) -> Model:
         """The model whose weights this one is tested with."""
@@ -394,10 +407,15 @@ class Experiment(Section):
             if difference.get("backbone", self.backbone) not in get_args(Backbone):
                 where = f"variants.{variant}.backbone"
                 raise MaskrdError(unknown_key(where, str(difference["backbone"]), list(get_args(Backbone))))
-        for name, known in KNOWN_CATEGORIES.items():
-            for category in self.datasets[name].categories if name in self.datasets else ():
+        for name, dataset in self.datasets.items():
+            # Folders of the user's may have any categories.
+            known = KNOWN_CATEGORIES.get(name) or (dataset.path is None and list(published_counts()[name]))
+            for category in dataset.categories if known else ():
                 if category not in known:
                     raise MaskrdError(unknown_key(f"datasets.{name}.categories", category, list(known)))
+        for name in self.tables:
+            if name.endswith("_paired"):
+                raise MaskrdError(f"tables.{name}: files with this ending hold paired differences. Take another name.")
 
     def _check_recipes(self) -> None:
         """Two names for one recipe are a mistake, most often a key that repeats its default."""

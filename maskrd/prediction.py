@@ -10,7 +10,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from maskrd.colors import COLORS, OVERLAY, scaled
-from maskrd.data.index import IMAGE_SUFFIXES, load_image
+from maskrd.data.changes import IMAGE_SUFFIXES
+from maskrd.data.index import load_image
 from maskrd.data.samples import Samples
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation

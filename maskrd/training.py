@@ -346,7 +346,7 @@ class Trainer:
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """SIGINT and SIGTERM (a cluster's preemption) let the step end, save the state and leave.
+    """SIGINT, SIGTERM (a cluster's preemption) and SIGHUP (a closed terminal) end the step, save the state, leave.
 
     Where no step was made since the last state, as in the minutes that a teacher may take over the
     images, leave at once: a cluster kills soon after it asked.
@@ -357,7 +357,10 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
         if not trainer.unsaved:
             trainer.raise_if_stopped()
 
-    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, request_stop) for number in numbers}
     try:
         yield
     finally:

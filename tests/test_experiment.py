@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -276,6 +277,35 @@ def test_the_order_of_layers_makes_no_other_recipe(config) -> None:
 def test_a_shared_model_keeps_its_name_whatever_the_order(config) -> None:
     config["variants"] = {"blurred": {"blur_sigma": 9}, **config["variants"]}
     assert Experiment.load(config).trained_as("mvtec_ad", "blurred") == "maskrd"
+
+
+def test_a_variant_named_after_another_does_not_take_its_model_over(config) -> None:
+    """STPM has settings of evaluation itself, more than its blurred form."""
+    base = {"method": "stpm", "epochs": 5}
+    config["variants"] |= {"mine": {**base, "blur_sigma": 0}, "mine_blurred": base}
+    assert Experiment.load(config).trained_as("mvtec_ad", "mine_blurred") == "mine"
+
+
+def test_home_is_expanded_in_paths(config) -> None:
+    config |= {"results": "~/runs", "weights": {"resnet18": "~/r18.pth"}}
+    config["datasets"]["mvtec_ad"] = {"path": "~/mvtec", "categories": ["gear"]}
+    experiment = Experiment.load(config)
+    home = Path.home()
+    assert experiment.results == home / "runs"
+    assert experiment.datasets["mvtec_ad"].path == home / "mvtec"
+    assert experiment.weights["resnet18"] == str(home / "r18.pth")
+
+
+def test_a_misspelt_category_is_told_before_gigabytes_are_fetched(config) -> None:
+    config["datasets"]["mvtec_ad"] = {"categories": ["botle"]}
+    assert "datasets.mvtec_ad.categories: unknown 'botle'. Did you mean 'bottle'?" in complaint(config)
+    config["datasets"]["mvtec_ad"]["path"] = "mine"
+    Experiment.load(config)
+
+
+def test_a_table_is_not_named_like_paired_differences(config) -> None:
+    config["tables"]["table5_paired"] = config["tables"]["table5"]
+    assert "tables.table5_paired: " in complaint(config)
 
 
 def test_a_key_added_later_changes_no_recipe_until_it_is_set(config) -> None:

@@ -41,7 +41,7 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, tmp_path, number):
     job, log = training_job("stopped", **LONG), tmp_path / "log"
     with log.open("wb") as file, subprocess.Popen(command(job), stderr=file) as process:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,9 @@ from maskrd.files import sha256_file, write_text
 
 # Datasets whose categories don't have a folder each.
 SHARED_FILES = frozenset({"cifar10", "digits", "mtd", "stc"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# Besides, what CIFAR-10 and ShanghaiTech Campus come in. Other files make no difference to a model.
+READ_SUFFIXES = IMAGE_SUFFIXES | {".bin", ".npy"}
 
 
 def image_folder(dataset: str, category: str, root: Path) -> Path:
@@ -19,7 +24,7 @@ def image_folder(dataset: str, category: str, root: Path) -> Path:
 
 @cache
 def content_digest(folder: Path, memory: Path) -> str:
-    """Digest of the names and contents of all files below `folder`; touching a file doesn't change it.
+    """Digest of the names and contents of all images below `folder`; touching a file doesn't change it.
 
     `memory`, written by `remember`, holds the digests of files as they were when indexed: only files
     whose size or date differ from then are read again. A folder that is gone has its remembered
@@ -28,16 +33,15 @@ def content_digest(folder: Path, memory: Path) -> str:
     known = recall(memory)
     if not folder.is_dir():
         return summarize({name: digest for name, (_, _, digest) in known.items()}) if known else "absent"
-    digests = {}
-    for name, size, date in listing(folder):
-        entry = known.get(name)
-        unchanged = entry is not None and entry[:2] == [size, date]
-        digests[name] = entry[2] if unchanged else sha256_file(folder / name)
-    return summarize(digests)
+    files = listing(folder)
+    unread = {name for name, size, date in files if known.get(name, ())[:2] != [size, date]}
+    if unread:
+        print(f"Reading {len(unread):,} files of {folder}, to notice when they change.", file=sys.stderr)
+    return summarize({name: sha256_file(folder / name) if name in unread else known[name][2] for name, *_ in files})
 
 
 def remember(folder: Path, memory: Path, digests: Mapping[str, str]) -> None:
-    """Write size, date and digest of every file below `folder` to `memory`; `digests` are those that are known."""
+    """Write size, date and digest of every image below `folder` to `memory`; `digests` are those that are known."""
     content = {
         name: [size, date, digests.get(name) or sha256_file(folder / name)] for name, size, date in listing(folder)
     }
@@ -52,9 +56,22 @@ def recall(memory: Path) -> dict[str, list]:
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and date in nanoseconds of the files below a folder, sorted."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    """Name, size and date in nanoseconds of the images below a folder and in linked ones, sorted."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads up again
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if is_read(name)]
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(found)]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def is_read(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in READ_SUFFIXES
 
 
 def summarize(digests: dict[str, str]) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskrd.data.changes import image_folder
+from maskrd.data.changes import IMAGE_SUFFIXES, image_folder
 from maskrd.errors import MaskrdError
 from maskrd.files import write_text
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 GOOD = "good"
 # Datasets in CIFAR-10's binary format.
@@ -202,7 +201,11 @@ def read_checked(path: Path, expected: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MaskrdError(f"{path}: {error.strerror}. It was there when the data were indexed.") from None
+        raise MaskrdError(
+            f"{path}: {error.strerror}. It was there when the data were indexed. Bring it back: if the data moved, by "
+            "datasets.<name>.path; if they were downloaded, by deleting data/<dataset>.unpacked.json and running "
+            "`snakemake --cores 1 downloads`."
+        ) from None
     if sha256(content) != expected:
         raise MaskrdError(
             f"{path}: changed since the data were indexed. Restore the file, or index anew with "

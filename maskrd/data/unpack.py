@@ -21,6 +21,7 @@ from maskrd.errors import MaskrdError
 CHUNK_BYTES = 1 << 20
 # Tarfile reads contents in small pieces; only a header that claims to be huge makes it ask for more at once.
 LONGEST_READ_BYTES = 16 << 20
+MARKER = ".unpacked-by-maskrd"  # in every folder that may be replaced
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # RuntimeError: an encrypted zip; ValueError: names with NUL.
 BROKEN = (
@@ -64,7 +65,7 @@ def unpack(archive: Path, destination: Path, *, max_bytes: int, max_members: int
     inside: no dataset here needs one, and chains of links are how checks of paths have been outwitted.
 
     Args:
-        destination: replaced if it exists.
+        destination: replaced if it was unpacked by this function; anybody else's folder or link is left alone.
         max_bytes: most bytes that may be decompressed (for a tar this includes its headers); counted as they
             come, whatever the headers claim.
         max_members: most files and folders.
@@ -77,6 +78,11 @@ def unpack(archive: Path, destination: Path, *, max_bytes: int, max_members: int
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = destination.with_name(f".{destination.name}.unpacking")
     magic = _magic(archive)
+    if destination.is_symlink() or (destination.exists() and not (destination / MARKER).exists()):
+        raise MaskrdError(
+            f"{destination} is there and was not unpacked by the pipeline, so it is left as it is. If it is the "
+            f"dataset, set datasets.{destination.name}.path to it; if not, move it elsewhere."
+        )
     with FileLock(f"{destination}.lock"):
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
         unfinished.mkdir()
@@ -87,6 +93,7 @@ def unpack(archive: Path, destination: Path, *, max_bytes: int, max_members: int
             else:
                 opener = next((opener for start, opener in OPENERS.items() if magic.startswith(start)), open)
                 _unpack_tar(archive, opener, unfinished, budget, strip_components)
+            (unfinished / MARKER).touch()
             _replace_folder(destination, unfinished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -210,6 +210,23 @@ def digest(category, tmp_path):
     return compute
 
 
+def test_files_that_are_no_images_leave_the_digest(category, digest):
+    before = digest()
+    for name in ("readme.txt", "train/good/.DS_Store", ".cache/000.png"):
+        (category / name).parent.mkdir(exist_ok=True)
+        (category / name).write_bytes(b"x")
+    assert digest() == before
+
+
+def test_images_in_linked_folders_count(category, digest, tmp_path):
+    (category / "train").rename(tmp_path / "elsewhere")
+    (category / "train").symlink_to(tmp_path / "elsewhere")
+    (category / "train/good/up").symlink_to(category)
+    before = digest()
+    Image.new("RGB", (64, 64)).save(tmp_path / "elsewhere/good/000.png")
+    assert digest() != before
+
+
 def test_touching_a_file_keeps_the_digest(category, digest):
     remember(category, digest.memory, {})
     before = digest()

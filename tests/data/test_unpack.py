@@ -14,7 +14,7 @@ import pytest
 
 from maskrd.data import unpack as unpack_module
 from maskrd.data.sources import Expected, load_sources
-from maskrd.data.unpack import check_counts, unpack
+from maskrd.data.unpack import MARKER, check_counts, unpack
 from maskrd.errors import MaskrdError
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,8 @@ def link_then_file() -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def attempt(folder: Path, content: bytes, **options: int) -> Path:
@@ -94,6 +95,24 @@ def test_honest_archives(pack: Callable[[], bytes], tmp_path: Path) -> None:
     # Unpacking again replaces what was there.
     assert tree(attempt(tmp_path, pack(), strip_components=1)) == stripped
     assert {path.name for path in (tmp_path / "inner").iterdir()} == {"data", "data.lock"}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["folder", "link"])
+def test_a_folder_of_the_users_is_left_alone(tmp_path: Path, linked: bool) -> None:
+    own = tmp_path / "own/mine/x.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"x")
+    place = tmp_path / "inner/data"
+    place.parent.mkdir()
+    if linked:
+        place.symlink_to(own.parent.parent)
+    else:
+        own.parent.parent.rename(place)
+    with pytest.raises(MaskrdError, match=r"not unpacked by the pipeline.*set datasets\.data\.path to it"):
+        attempt(tmp_path, tar_bytes(FILES))
+    assert (place / "mine/x.png").read_bytes() == b"x"
+    assert place.is_symlink() == linked
+    assert not list(place.parent.glob(".data*"))
 
 
 HARMFUL = {

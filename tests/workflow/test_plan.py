@@ -2,6 +2,7 @@
 
 import copy as copying
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def test_retrained_baselines_add_their_own_models_only(clone: Workspace) -> None
     """STPM, MKD and RD on 15 categories, MKD on 10 classes of CIFAR-10."""
     systems = clone.snakemake("-n", "--configfile", "workflow/config/systems.yaml", "--", "tables")
     assert systems.planned["train"] == 205 + 3 * 15 + 10
+
+
+@pytest.mark.parametrize(("cores", "gpu", "threads"), [(8, 1, 8), (8, 3, 2), (2, 4, 1), (32, 2, 8)])
+def test_jobs_that_share_the_gpu_share_the_cores(clone: Workspace, cores: int, gpu: int, threads: int) -> None:
+    outcome = clone.snakemake("-np", "--resources", f"gpu={gpu}", "--", "models", config=TWO, cores=cores)
+    commands = re.findall(r"maskrd train .*--threads (\d+)", outcome.output)
+    assert set(commands) == {str(threads)}
+
+
+def test_other_resources_leave_the_gpus_limit(clone: Workspace) -> None:
+    outcome = clone.snakemake("-n", "--resources", "mem_mb=1000", "--", "table5", config=TWO)
+    assert outcome.code == 0
+    wrong = clone.snakemake("-n", "--resources", "gpu=0", "--", "table5", config=TWO)
+    assert wrong.code != 0
+    assert "--resources gpu=0: must be 1 or more" in wrong.output
 
 
 def test_downloads_plans_no_training(clone: Workspace) -> None:
@@ -122,6 +138,12 @@ def test_a_changed_caption_writes_one_table(copy: Workspace, tiny: dict) -> None
     assert plan(copy, changed) == {"table": 1}
 
 
+def test_another_device_or_place_of_the_images_retrains_nothing(copy: Workspace, tiny: dict) -> None:
+    (copy.folder / "images").rename(copy.folder / "moved")
+    moved = {"mvtec_ad": {"path": "moved", "categories": ["bolt", "nut"]}}
+    assert plan(copy, {**tiny, "device": "cpu", "datasets": moved}) == {}
+
+
 def test_a_reworded_command_retrains_nothing(copy: Workspace, tiny: dict) -> None:
     rules = copy.folder / "workflow/rules/train.smk"
     text = rules.read_text(encoding="utf-8")
@@ -170,6 +192,8 @@ def test_partial_tables_have_dashes_and_train_nothing(copy: Workspace, tiny: dic
     shutil.rmtree(results / "models/mvtec_ad/nut/maskrd")
     partial = {**tiny, "partial": True}
     assert plan(copy, partial) == {"table": 2, "paired": 1}
+    outdated = {**partial, "train": {**tiny["train"], "epochs": 2}}
+    assert set(plan(copy, outdated)) == {"table", "paired"}
     assert copy.snakemake("--", "table1", config=partial).code == 0
     rows = (results / "tables/table1.csv").read_text(encoding="utf-8").splitlines()
     assert rows[1].startswith("Bolt,")

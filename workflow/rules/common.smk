@@ -37,11 +37,18 @@ SOURCE_OPTIONS = (
 # How many jobs may use a GPU at a time, for them to find a free one. On a cluster each has its own.
 # An environment variable: as a parameter of the rules, another limit would train everything anew.
 # (`get` gives a resource without value where a job of a cluster has none.)
+# `--resources mem_mb=...` replaces the profile's list of resources, and its limit with it.
+if workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", 1)
 GPU_JOBS = (
     workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
 )
+if not isinstance(GPU_JOBS, int) or GPU_JOBS < 1:
+    raise WorkflowError(
+        f"--resources gpu={GPU_JOBS}: must be 1 or more. It is how many trainings run at a time, on a CPU, too."
+    )
 os.environ.update(MASKRD_GPU_JOBS=str(GPU_JOBS))
-PAPER_TABLES = [name for name in experiment.tables if name.startswith("table")]
+PAPER_TABLES = [name for name in experiment.tables if name in paper.TABLES]
 JOB = "{dataset}/{category}/{variant}/{backbone}/seed{seed}"
 
 
@@ -51,6 +58,11 @@ wildcard_constraints:
     variant="|".join(experiment.variants),
     backbone="|".join(experiment.used_backbones),
     seed=r"\d+",
+
+
+def share_of_cores(wildcards):
+    """Of a job that takes a GPU: so many at a time that all have cores; on a cluster the profile says."""
+    return 8 if workflow._cores is None else max(1, min(8, workflow._cores // GPU_JOBS))
 
 
 def training_json(wildcards):
@@ -133,7 +145,8 @@ def data_memory(wildcards):
 def data_digest(wildcards):
     dataset = experiment.datasets[wildcards.dataset]
     if dataset.path is None:
-        return "made by the pipeline"
+        key = f"datasets.{wildcards.dataset}"
+        return checksum(key) if key in SOURCES else "made by the pipeline"
     folder = image_folder(wildcards.dataset, wildcards.category, dataset.path)
     return content_digest(folder, Path(data_memory(wildcards)))
 
@@ -182,9 +195,12 @@ def images_per_defect(wildcards):
     """As many as the dataset's figures may have to show of a single defect type."""
     figures = experiment.figures.values()
     return max(
-        figure.images_per_category
-        for figure in figures
-        if figure.dataset == wildcards.dataset
+        (
+            figure.images_per_category
+            for figure in figures
+            if figure.dataset == wildcards.dataset
+        ),
+        default=1,
     )
 
 
@@ -242,15 +258,14 @@ def existing_metrics(wildcards):
 
 def reported_tables():
     """The paper's tables, and the others that need nothing beyond their models and what is there."""
-    paper_tables = [name for name in experiment.tables if name.startswith("table")]
-    planned = {file for name in paper_tables for file in metrics_files(name)}
+    planned = {file for name in PAPER_TABLES for file in metrics_files(name)}
 
     def costs_nothing(name):
         needed = {*all_metrics(name), *speed_file(name)} - planned
         return all(Path(file).exists() for file in needed)
 
-    others = [name for name in experiment.tables if name not in paper_tables]
-    return paper_tables + [name for name in others if costs_nothing(name)]
+    others = [name for name in experiment.tables if name not in PAPER_TABLES]
+    return PAPER_TABLES + [name for name in others if costs_nothing(name)]
 
 
 def reported_metrics(wildcards):

@@ -16,8 +16,6 @@ rule download:
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
-    resources:
-        network=1,
     params:
         source=source_key,
         checksum=lambda wildcards: checksum(source_key(wildcards)),
@@ -52,7 +50,8 @@ rule unpack:
 
 rule index:
     input:
-        data_source,
+        # What was unpacked is known by its checksum: unpacked later, or by another clone, it is the same.
+        ancient(data_source),
     output:
         f"{RESULTS}/data/{{dataset}}/{{category}}.json",
     log:
@@ -61,7 +60,8 @@ rule index:
         "../../envs/maskrd.yaml"
     threads: 4
     params:
-        data=lambda wildcards: data_folder(wildcards.dataset),
+        # With `input`, so that Snakemake doesn't compare it: the same images in another folder are no others.
+        data=lambda wildcards, input: data_folder(wildcards.dataset),
         # Data that the user brings may change under us; what the pipeline fetched itself doesn't.
         content=data_digest,
         memory=data_memory,

@@ -60,7 +60,7 @@ rule speed:
         report=report_json("table"),
         models=lambda wildcards, input: words("--model", input.models),
         teachers=lambda wildcards, input: words("--teacher", input.teachers),
-        device=experiment.device,
+        device=lambda wildcards, input: experiment.device,
     message:
         "Measuring the speed of the methods in {wildcards.table}."
     shell:

@@ -1,4 +1,8 @@
-"""One model at a time: train it, test it, and keep a few anomaly maps for figures."""
+"""One model at a time: train it, test it, and keep a few anomaly maps for figures.
+
+Parameters that take `input` are left out when Snakemake compares them with the last time: the same images in another
+folder, and another device, are no reason to train anew.
+"""
 
 
 rule train:
@@ -14,15 +18,15 @@ rule train:
         f"{RESULTS}/benchmarks/train/{JOB}.tsv"
     conda:
         "../../envs/maskrd.yaml"
-    threads: 8
+    threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: data_folder(wildcards.dataset),
         recipe=training_json,
         # Not an output: Snakemake deletes outputs before a job starts, and this must outlive a kill.
         state=f"{RESULTS}/state/{JOB}",
-        device=experiment.device,
+        device=lambda wildcards, input: experiment.device,
     message:
         "Training {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
@@ -46,14 +50,14 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{JOB}.log",
     conda:
         "../../envs/maskrd.yaml"
-    threads: 8
+    threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: data_folder(wildcards.dataset),
         recipe=training_json,
         evaluation=evaluation_json,
-        device=experiment.device,
+        device=lambda wildcards, input: experiment.device,
     message:
         "Testing {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
@@ -75,15 +79,15 @@ rule heatmaps:
         f"{RESULTS}/logs/heatmaps/{JOB}.log",
     conda:
         "../../envs/maskrd.yaml"
-    threads: 8
+    threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: data_folder(wildcards.dataset),
         recipe=training_json,
         evaluation=evaluation_json,
         per_defect=images_per_defect,
-        device=experiment.device,
+        device=lambda wildcards, input: experiment.device,
     message:
         "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
     shell:
