@@ -248,8 +248,12 @@ class Plan:
         tests = sum(self.counts[model].test * self.costs[model].test_flops for model in known)
         return trainings + Bill(flops=tests)
 
-    def cheapest(self) -> Model:
-        return min(self.models, key=lambda model: self.costs[model].parameters)
+    def representative(self) -> Model:
+        """What to measure: the smallest network of the method that most trainings are of."""
+        methods = [self.settings(model)[0].method for model in self.models]
+        commonest = max(dict.fromkeys(methods), key=methods.count)
+        candidates = [model for model, method in zip(self.models, methods, strict=True) if method == commonest]
+        return min(candidates, key=lambda model: self.costs[model].parameters)
 
     def disk_bytes(self) -> dict[str, float]:
         """Models, downloads (those without a known size left out) and the unpacked data sets, about as large."""
@@ -285,8 +289,8 @@ class Plan:
 def overview(experiment: Experiment, threads: int, cache_gb: float, gpu_jobs: int = 1) -> Group:
     """The plan for the terminal. Takes some seconds: FLOPs are counted and a small network is measured."""
     plan = Plan(experiment, cache_gb)
-    cheapest = plan.cheapest()
-    rate = measure_rate(*plan.settings(cheapest), cheapest.backbone, experiment.device, threads, gpu_jobs)
+    measured = plan.representative()
+    rate = measure_rate(*plan.settings(measured), measured.backbone, experiment.device, threads, gpu_jobs)
     table = Table(title="What the tables and figures cost")
     table.add_column("")
     for name in ("models", "images seen", "steps", "PFLOP", "hours"):
