@@ -46,6 +46,21 @@ def test_pairs_remove_what_categories_share(tmp_path):
     assert row.beyond_noise == "yes"
 
 
+def test_a_leak_is_labelled(tmp_path):
+    report = make_report(variants=["best_on_test", "maskrd"], leak=True)
+    put(report, tmp_path, lambda m: 95.0)
+    assert differences(report, tmp_path)["best_on_test"].leak == "best_on_test"
+    write_paired(report, tmp_path, tmp_path / "paired.csv", tmp_path / "paired.html")
+    assert "best on test [leak] − Ours" in (tmp_path / "paired.html").read_text(encoding="utf-8")
+
+
+def test_no_interval_is_wider_than_differences_can_be(tmp_path):
+    report = make_report(("screw", "wood"))
+    put(report, tmp_path, lambda m: 5.0 if (m.variant, m.category) == ("no_fmm", "screw") else 95.0)
+    row = differences(report, tmp_path)["no_fmm"]
+    assert (row.low, row.high) == (-100, 100)
+
+
 def test_a_difference_within_the_noise(tmp_path):
     report = make_report()
     gain = {"screw": 2.0, "wood": -1.0, "grid": 0.0}

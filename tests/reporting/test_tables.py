@@ -348,6 +348,19 @@ def test_columns_of_variants_are_ranked_for_themselves(tmp_path):
     assert first.startswith(r"\checkmark &  & \underline{98.8} & \textbf{95.0}")
 
 
+def test_captions_describe_the_models_that_are_there(tmp_path):
+    """Nothing was trained with the settings that the configuration has for the others."""
+    report = make_report("table7", rows="variants", variants=LEVELS)
+    _, tex = tabulate(report, tmp_path, lambda m: constant(0.9)(m) if m.variant == "maskrd" else None, {"epochs": 20})
+    assert "Training: 20 epochs, 256 px." in caption(tex)
+    assert "15 of 105 models: a dash under reproduced is a model not run." in caption(tex)
+
+
+def test_only_our_reported_column_is_of_the_papers_backbone(tmp_path):
+    _, tex = tabulate(make_report("table1", backbones=("resnet18",), metrics=["image_auroc"]), tmp_path, constant(0.9))
+    assert "Backbone: ResNet18. Ours (reported): WideResNet50." in caption(tex)
+
+
 def test_a_single_number_is_not_called_best(tmp_path):
     report = make_report("table1", dataset="demo", metrics=["image_auroc"], categories=("stripes",))
     _, tex = tabulate(report, tmp_path, constant(0.9))
