@@ -409,7 +409,7 @@ class Experiment(Section):
                 raise MaskrdError(unknown_key(where, str(difference["backbone"]), list(get_args(Backbone))))
         for name, dataset in self.datasets.items():
             # Folders of the user's may have any categories.
-            known = KNOWN_CATEGORIES.get(name) or (dataset.path is None and list(published_counts()[name]))
+            known = KNOWN_CATEGORIES.get(name) or (dataset.path is None and list(published_counts().get(name, ())))
             for category in dataset.categories if known else ():
                 if category not in known:
                     raise MaskrdError(unknown_key(f"datasets.{name}.categories", category, list(known)))
