@@ -42,6 +42,37 @@ def test_cosine_distance_is_taken_at_every_position():
     np.testing.assert_allclose(distance, 1 - (a * b).sum(1) / norms, atol=1e-6)
 
 
+@pytest.mark.parametrize("distance", [cosine_distance, flattened_cosine_distance])
+def test_gradients_of_cosine_distances_are_right(distance):
+    """Against finite differences, for both arguments: MKD's go through the teacher, too."""
+    torch.manual_seed(0)
+    a, b = (torch.randn(2, 5, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weights = torch.randn(distance(a, b).shape)
+    (distance(a, b) * weights).sum().backward()
+    for x in (a, b):
+        steps = torch.eye(x.numel(), dtype=torch.float64).view(-1, *x.shape) * 1e-2
+        with torch.no_grad():
+            change = [
+                ((distance(*(y + s * h if y is x else y for y in (a, b)))) * weights).sum()
+                for h in steps
+                for s in (1, -1)
+            ]
+        expected = torch.stack(change).view(-1, 2).diff(dim=1).view(x.shape) / -2e-2
+        torch.testing.assert_close(x.grad, expected.double(), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("distance", "dims"), [(cosine_distance, 1), (flattened_cosine_distance, (1, 2, 3))])
+def test_cosine_distances_of_bf16_are_computed_in_fp32(distance, dims):
+    a, b = (torch.randn(2, 64, 8, 8).bfloat16() for _ in range(2))
+    b.requires_grad_()
+    found = distance(a, b)
+    found.sum().backward()
+    x, y = (t.detach().double() for t in (a, b))
+    cosine = (x * y).sum(dims) / (x.square().sum(dims) * y.square().sum(dims)).sqrt()
+    torch.testing.assert_close(found.double(), 1 - cosine, rtol=1e-5, atol=1e-6)
+    assert b.grad.dtype == torch.bfloat16
+
+
 def test_flattened_cosine_distance_takes_a_map_as_one_vector():
     a, b = random(2, 5, 3, 4), random(2, 5, 3, 4)[::-1].copy()
     vectors = a.reshape(2, -1), b.reshape(2, -1)

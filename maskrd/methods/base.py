@@ -6,6 +6,7 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from maskrd.experiment import Evaluation, Training
 from maskrd.teacher import Teacher
@@ -52,14 +53,35 @@ class Method(nn.Module):
         return self.anomaly_maps(images, self.teacher(images), evaluation), None
 
 
+class Cosine(torch.autograd.Function):
+    """Cosine over dimensions, in float32. F.cosine_similarity takes four times as long, at 256 pixels 6 % of a step."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
+        a, b = a.float(), b.float()
+        length_a, length_b = (torch.linalg.vector_norm(x, dim=dims, keepdim=True).clamp_min(1e-8) for x in (a, b))
+        cosine = (a * b).sum(dim=dims, keepdim=True).div_(length_a).div_(length_b)
+        ctx.save_for_backward(a, b, length_a, length_b, cosine)
+        return cosine.squeeze(dims)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        a, b, length_a, length_b, cosine = ctx.saved_tensors
+        gradient = gradient.reshape(cosine.shape)
+        across = gradient / (length_a * length_b)
+        one = (b * across).addcmul_(a, -gradient * cosine / length_a**2) if ctx.needs_input_grad[0] else None
+        other = (a * across).addcmul_(b, -gradient * cosine / length_b**2) if ctx.needs_input_grad[1] else None
+        return one, other, None
+
+
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cosine of two feature maps at every position: (N, C, H, W) twice to float32 (N, H, W), in [0, 2]."""
-    return 1 - F.cosine_similarity(a.float(), b.float(), dim=1)
+    return 1 - Cosine.apply(a, b, (1,))
 
 
 def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cosine of whole feature maps taken as vectors: float32 (N,), in [0, 2] (RD4AD's code)."""
-    return 1 - F.cosine_similarity(a.float().flatten(1), b.float().flatten(1), dim=1)
+    return 1 - Cosine.apply(a, b, (1, 2, 3))
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
