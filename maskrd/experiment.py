@@ -22,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-from maskrd.data.counts import published_counts
 from maskrd.errors import MaskrdError
 
 Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pro_per_image", "pro_200_thresholds"]
@@ -407,10 +406,8 @@ class Experiment(Section):
             if difference.get("backbone", self.backbone) not in get_args(Backbone):
                 where = f"variants.{variant}.backbone"
                 raise MaskrdError(unknown_key(where, str(difference["backbone"]), list(get_args(Backbone))))
-        for name, dataset in self.datasets.items():
-            # Folders of the user's may have any categories.
-            known = KNOWN_CATEGORIES.get(name) or (dataset.path is None and list(published_counts().get(name, ())))
-            for category in dataset.categories if known else ():
+        for name, known in KNOWN_CATEGORIES.items():
+            for category in self.datasets[name].categories if name in self.datasets else ():
                 if category not in known:
                     raise MaskrdError(unknown_key(f"datasets.{name}.categories", category, list(known)))
         for name in self.tables:

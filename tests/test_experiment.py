@@ -296,13 +296,6 @@ def test_home_is_expanded_in_paths(config) -> None:
     assert experiment.weights["resnet18"] == str(home / "r18.pth")
 
 
-def test_a_misspelt_category_is_told_before_gigabytes_are_fetched(config) -> None:
-    config["datasets"]["mvtec_ad"] = {"categories": ["botle"]}
-    assert "datasets.mvtec_ad.categories: unknown 'botle'. Did you mean 'bottle'?" in complaint(config)
-    config["datasets"]["mvtec_ad"]["path"] = "mine"
-    Experiment.load(config)
-
-
 def test_a_table_is_not_named_like_paired_differences(config) -> None:
     config["tables"]["table5_paired"] = config["tables"]["table5"]
     assert "tables.table5_paired: " in complaint(config)
