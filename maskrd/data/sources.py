@@ -97,9 +97,6 @@ class Sources(_Entry):
             for section, entries in content.items()
         }
 
-    def __contains__(self, key: str) -> bool:
-        return any(source.key == key for source in (*self.datasets.values(), *self.weights.values()))
-
     def __getitem__(self, key: str) -> Source:
         """The source of `key`, such as `datasets.mvtec_ad`. Raises MaskrdError if there is none."""
         known = {source.key: source for source in (*self.datasets.values(), *self.weights.values())}

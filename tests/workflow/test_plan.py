@@ -33,8 +33,9 @@ def test_jobs_that_share_the_gpu_share_the_cores(clone: Workspace, cores: int, g
 
 
 def test_other_resources_leave_the_gpus_limit(clone: Workspace) -> None:
-    outcome = clone.snakemake("-n", "--resources", "mem_mb=1000", "--", "table5", config=TWO)
-    assert outcome.code == 0
+    outcome = clone.snakemake("--resources", "mem_mb=1000", "--", "audit")
+    assert outcome.code == 0, outcome.output
+    assert 'gpu=Resource("gpu", 1)' in outcome.output
     wrong = clone.snakemake("-n", "--resources", "gpu=0", "--", "table5", config=TWO)
     assert wrong.code != 0
     assert "--resources gpu=0: must be 1 or more" in wrong.output

@@ -145,8 +145,12 @@ def data_memory(wildcards):
 def data_digest(wildcards):
     dataset = experiment.datasets[wildcards.dataset]
     if dataset.path is None:
-        key = f"datasets.{wildcards.dataset}"
-        return checksum(key) if key in SOURCES else "made by the pipeline"
+        fetched = wildcards.dataset in SOURCES.datasets
+        return (
+            checksum(f"datasets.{wildcards.dataset}")
+            if fetched
+            else "made by the pipeline"
+        )
     folder = image_folder(wildcards.dataset, wildcards.category, dataset.path)
     return content_digest(folder, Path(data_memory(wildcards)))
 
