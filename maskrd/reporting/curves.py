@@ -62,9 +62,9 @@ def draw(curves: Mapping[Model, pd.DataFrame]) -> Figure:
         _draw_panel(axes, {model: curves[model] for model in models}, colors)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    figure.suptitle(f"Training loss against epoch, {dataset_name(next(iter(curves)).dataset)}")
-    if any("validation_loss" in curve for curve in curves.values()):
-        figure.supxlabel(HELD_OUT, fontsize="medium")
+    title = f"Training loss against epoch, {dataset_name(next(iter(curves)).dataset)}"
+    held_out = any("validation_loss" in curve for curve in curves.values())
+    figure.suptitle(f"{title}\n{HELD_OUT}" if held_out else title)
     if len(categories) <= NAMED:
         handles = [grid[0].plot([], [], color=colors[category], label=row_name(category))[0] for category in categories]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False)
