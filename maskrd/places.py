@@ -65,21 +65,24 @@ class Places:
     def _job(self, rule: str) -> str:
         return (self.trained if rule == "train" else self.model).path
 
-    def train_command(self) -> list[str]:
-        """What rule `train` runs, but for threads and jobs on a GPU, which Snakemake gives."""
+    def train_command(self, threads: int | None = None) -> list[str]:
+        """What rule `train` runs, but for threads, where not given, and jobs on a GPU: Snakemake gives these."""
         recipe = self.experiment.recipe(self.model.dataset, self.trained.variant)
         files = {"index": self.index, "data": self.data, "teacher": self.teacher}
         made = {"model": self.weights, "history": self.history, "state": self.state}
         settings = {"recipe": recipe.training_json(), "seed": self.model.seed}
-        return _command("train", files | settings | made | {"device": self.experiment.device})
+        return _command("train", files | settings | made | self._machine(threads))
 
-    def evaluate_command(self) -> list[str]:
-        """What rule `evaluate` runs, but for threads and jobs on a GPU."""
+    def evaluate_command(self, threads: int | None = None) -> list[str]:
+        """What rule `evaluate` runs, as `train_command`."""
         recipe = self.experiment.recipe(self.model.dataset, self.model.variant)
         files = {"index": self.index, "data": self.data, "teacher": self.teacher, "model": self.weights}
         recipes = {"recipe": recipe.training_json(), "evaluation": recipe.evaluation_json()}
         made = {"metrics": self.metrics, "scores": self.metrics.with_name("scores.csv")}
-        return _command("evaluate", files | recipes | made | {"device": self.experiment.device})
+        return _command("evaluate", files | recipes | made | self._machine(threads))
+
+    def _machine(self, threads: int | None) -> dict[str, object]:
+        return {"device": self.experiment.device} | ({} if threads is None else {"threads": threads})
 
 
 def _command(name: str, options: dict[str, object]) -> list[str]:

@@ -72,11 +72,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def describe(device: torch.device) -> dict[str, str]:
-    """What ran a job: for provenance in metrics.json. On a GPU fp32 convolutions run in TF32 (`configure`)."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+def describe(device: torch.device) -> dict[str, str | int]:
+    """What ran a job, after `configure`: for provenance in metrics.json. On a GPU fp32 convolutions run in TF32.
+
+    Threads and vector instructions of a CPU decide in which order sums are taken, and so the last digits of a step:
+    a seed repeats a model on the same number of threads.
+    """
+    name = f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "maskrd": __version__,
         "torch": torch.__version__,

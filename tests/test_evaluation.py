@@ -68,6 +68,7 @@ def test_writes_metrics_with_their_provenance(job, trained, tmp_path):
     for part in (training, testing):
         assert part["seconds"] > 0
         assert {"device", "torch", "maskrd", "python"} <= set(part)
+        assert part["threads"] == job.threads
     assert training["weights_sha256"]
     assert str(Path.home()) not in json.dumps(metrics)
 

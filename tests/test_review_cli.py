@@ -116,7 +116,7 @@ def write_metrics(experiment, model: Model, **recipe) -> None:
     trained = experiment.recipe(model.dataset, model.variant).training.model_dump(mode="json") | recipe
     training = {
         "recipe": trained, "seed": model.seed, "images": 320, "epochs": 200, "parameters": 14714048, "seconds": 661.29,
-        "device": "a GPU", "maskrd": "0.1.0", "torch": "2", "python": "3", "commit": "c0ffee",
+        "device": "a GPU", "threads": 3, "maskrd": "0.1.0", "torch": "2", "python": "3", "commit": "c0ffee",
         "data_sha256": "da7a", "teacher_sha256": "7eac4e5", "weights_sha256": "3e16475",
     }  # fmt: skip
     evaluation = {"recipe": {"score": "max"}, "images": 160, "seconds": 5.98, "device": "CPU", "model_sha256": "30de1"}
@@ -129,11 +129,14 @@ def write_metrics(experiment, model: Model, **recipe) -> None:
 def test_explain_tells_what_made_a_number(experiment):
     write_metrics(experiment, Model("mvtec_ad", "screw", "maskrd", "resnet18", 0))
     text = "\n".join(explain(experiment, "table1", ["screw"]))
-    for fact in ("image_auroc 85.59", "c0ffee", "661.29", "a GPU", "da7a", "7eac4e5", "3e16475", "30de1", "epochs 200"):
+    digests = ("c0ffee", "da7a", "7eac4e5", "3e16475", "30de1")
+    for fact in ("image_auroc 85.59", "661.29", "a GPU, threads 3", "epochs 200", *digests):
         assert fact in text
     assert "now configured" not in text
     assert "logs/train/mvtec_ad/screw/maskrd/resnet18/seed0.log (not there)" in text
-    assert "python -m maskrd train --index" in text
+    train, evaluate = (line for line in text.splitlines() if "python -m maskrd" in line)
+    assert train.endswith("--threads 3")
+    assert "--threads" not in evaluate  # as recorded before they were
 
 
 def test_explain_says_where_the_configuration_moved_on(experiment):

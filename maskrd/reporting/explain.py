@@ -68,8 +68,9 @@ def _details(places: Places, run: Run | None) -> Iterator[str]:
     facts["resources"] = _existing(places.benchmark)
     yield from (f"  {key:15} {value}" for key, value in facts.items())
     yield "  To make it again:"
-    yield f"    {shlex.join(places.train_command())}"
-    yield f"    {shlex.join(places.evaluate_command())}"
+    training, evaluation = ({}, {}) if run is None else (run.training, run.evaluation)
+    yield f"    {shlex.join(places.train_command(training.get('threads')))}"
+    yield f"    {shlex.join(places.evaluate_command(evaluation.get('threads')))}"
 
 
 def _facts(places: Places, run: Run) -> dict[str, str]:
@@ -82,7 +83,7 @@ def _facts(places: Places, run: Run) -> dict[str, str]:
         "images": f"{training['images']} for training, {evaluation['images']} for testing",
         "epochs": f"{training['epochs']}, {training['parameters']:,} parameters",
         "seconds": f"{training['seconds']} for training, {evaluation['seconds']} for testing",
-        "device": f"{training['device']}; testing: {evaluation['device']}",
+        "device": f"{_device(training)}; testing: {_device(evaluation)}",
         "versions": ", ".join(f"{name} {training[name]}" for name in ("maskrd", "torch", "python")),
         "git commit": training.get("commit") or "not recorded",
     }
@@ -97,6 +98,10 @@ def _facts(places: Places, run: Run) -> dict[str, str]:
     if retested:
         facts["now tested with"] = f"{retested}: the commands below test it otherwise"
     return facts
+
+
+def _device(part: dict) -> str:
+    return part["device"] + (f", threads {part['threads']}" if "threads" in part else "")
 
 
 def _settings(recipe: dict) -> str:
