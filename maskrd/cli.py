@@ -14,7 +14,7 @@ import typer
 from maskrd.errors import MaskrdError
 
 if TYPE_CHECKING:
-    from maskrd.experiment import Evaluation, Training
+    from maskrd.experiment import Evaluation, Report, Training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -110,7 +110,7 @@ def unpack(
 
 @app.command()
 def generate(
-    dataset: DatasetOption,
+    dataset: Annotated[Literal["demo", "digits"], typer.Option(help="Dataset")],
     part: Annotated[str, typer.Option(help="Category of demo; all of digits")],
     folder: Annotated[Path, typer.Option(help="Folder of the dataset to write into")],
     output: Annotated[Path, typer.Option(help="File to write when done")],
@@ -250,10 +250,9 @@ def table(
     speed: Annotated[Path | None, typer.Option(help="What `maskrd speed` measured")] = None,
 ) -> None:
     """Write a table from the metrics.json files of its models."""
-    from maskrd.experiment import Report
     from maskrd.reporting.tables import write_table
 
-    write_table(Report.parse("--report", report), models, csv, tex, html, speed)
+    write_table(parse_report(report), models, csv, tex, html, speed)
 
 
 @app.command()
@@ -267,10 +266,9 @@ def speed(
     gpu_jobs: GpuJobs = 1,
 ) -> None:
     """Measure how many images a second the variants of a table score."""
-    from maskrd.experiment import Report
     from maskrd.speed import write_speed
 
-    write_speed(Report.parse("--report", report), model, teacher, output, device, threads, gpu_jobs)
+    write_speed(parse_report(report), model, teacher, output, device, threads, gpu_jobs)
 
 
 @app.command()
@@ -281,10 +279,9 @@ def figure(
     pdf: Annotated[Path, typer.Option(help="PDF to write")],
 ) -> None:
     """Draw a figure from the anomaly maps of its models."""
-    from maskrd.experiment import Report
     from maskrd.reporting.figures import write_figure
 
-    write_figure(Report.parse("--report", report), models, png, pdf)
+    write_figure(parse_report(report), models, png, pdf)
 
 
 @app.command()
@@ -294,10 +291,9 @@ def supplement(
     output: Output,
 ) -> None:
     """Write the tables as one LaTeX document, the printed tables' errata as footnotes."""
-    from maskrd.experiment import Report
     from maskrd.reporting.supplement import write_supplement
 
-    write_supplement([Report.parse("--report", text) for text in report], tables, output)
+    write_supplement([parse_report(text) for text in report], tables, output)
 
 
 @app.command()
@@ -353,10 +349,9 @@ def paired(
     html: Annotated[Path, typer.Option(help="HTML to write")],
 ) -> None:
     """Write an ablation's differences to the full method, with confidence intervals."""
-    from maskrd.experiment import Report
     from maskrd.reporting.paired import write_paired
 
-    write_paired(Report.parse("--report", report), models, csv, html)
+    write_paired(parse_report(report), models, csv, html)
 
 
 @app.command()
@@ -402,11 +397,15 @@ def report(
     output: Output,
 ) -> None:
     """Put tables, figures and everything else into one HTML page that needs no other file."""
-    from json import loads
+    from json import JSONDecodeError, loads
 
     from maskrd.reporting.html import write_report
 
-    write_report(loads(contents), output)
+    try:
+        sections = loads(contents)
+    except JSONDecodeError as error:
+        raise MaskrdError(f"--contents: not JSON ({error}).") from None
+    write_report(sections, output)
 
 
 @app.command()
@@ -469,6 +468,12 @@ def predict(
 
     score(model, images, output, teacher, device, threads, gpu_jobs)
     typer.echo(f"{output / 'scores.csv'}: scores, higher is more anomalous; heatmaps beside it.")
+
+
+def parse_report(text: str) -> "Report":
+    from maskrd.experiment import Report
+
+    return Report.parse("--report", text)
 
 
 def parse_training(text: str) -> "Training":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-COLORS = "turbo"
+COLORMAP = "turbo"
 OVERLAY = 0.45  # opacity of the anomaly map on the image
 
 

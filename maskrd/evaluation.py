@@ -1,6 +1,5 @@
 """Testing one model: anomaly maps, image scores, metrics.json."""
 
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from maskrd.data.index import Index
 from maskrd.data.samples import Samples, load_test
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation, Training
-from maskrd.files import atomic_path, sha256_file, write_json
+from maskrd.files import atomic_path, sha256_file, write_csv, write_json
 from maskrd.metrics import auroc, pixel_metrics, pro_per_image, pro_pooled_thresholds
+from maskrd.provenance import code_commit
 from maskrd.runtime import describe
-from maskrd.scoring import Scorer, read_description
+from maskrd.scoring import Scorer, read_description, recorded_training, score_text
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Tester(Scorer):
 def check_description(job: Job, description: dict) -> None:
     """Refuse a model of another recipe, other data or another teacher than those at hand."""
     wanted = job.training.model_dump(mode="json")
-    trained = Training(**description["recipe"]).model_dump(mode="json")
+    trained = recorded_training(job.model, description).model_dump(mode="json")
     if wanted["precision"] == "auto":
         wanted["precision"] = trained["precision"]
-    differing = sorted(key for key in wanted if wanted[key] != trained.get(key))
+    differing = sorted(key for key in wanted if wanted[key] != trained[key])
     if differing:
-        pairs = ", ".join(f"{key}: {trained.get(key)!r} instead of {wanted[key]!r}" for key in differing)
+        pairs = ", ".join(f"{key}: {trained[key]!r} instead of {wanted[key]!r}" for key in differing)
         raise MaskrdError(f"{job.model} was trained with another recipe ({pairs}). Delete it to train it anew.")
     for name, path in (("data_sha256", job.index), ("teacher_sha256", job.teacher)):
         if description[name] != sha256_file(path):
@@ -89,12 +89,9 @@ def pixel_values(samples: Samples, maps: np.ndarray | None) -> dict[str, float |
 
 
 def write_scores(path: Path, samples: Samples, scores: np.ndarray) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "defect", "score"])
-        for entry, score in zip(samples.entries, scores, strict=True):
-            name = entry.image if entry.record is None else f"{entry.image}#{entry.record}"
-            writer.writerow([name, entry.defect, f"{score:.7g}"])
+    names = (e.image if e.record is None else f"{e.image}#{e.record}" for e in samples.entries)
+    defects = (entry.defect for entry in samples.entries)
+    write_csv(path, ["image", "defect", "score"], zip(names, defects, map(score_text, scores), strict=True))
 
 
 def provenance(tester: Tester, samples: Samples, seconds: float) -> dict:
@@ -103,6 +100,7 @@ def provenance(tester: Tester, samples: Samples, seconds: float) -> dict:
         "evaluation": {
             "recipe": tester.job.evaluation.model_dump(mode="json"),
             **describe(tester.device),
+            "commit": code_commit(),
             "model_sha256": sha256_file(tester.job.model),
             "images": len(samples.images),
             "seconds": round(seconds, 2),

@@ -260,6 +260,12 @@ class Model:
     def path(self) -> str:
         return f"{self.dataset}/{self.category}/{self.variant}/{self.backbone}/seed{self.seed}"
 
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """The model that a file in its folder belongs to."""
+        *names, seed = path.parts[-6:-1]
+        return cls(*names, int(seed.removeprefix("seed")))
+
 
 class Experiment(Section):
     """The whole configuration."""

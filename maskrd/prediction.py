@@ -1,6 +1,5 @@
 """A trained model on one's own images: scores and heatmaps."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +8,14 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from maskrd.colors import COLORS, OVERLAY, scaled
+from maskrd.colors import COLORMAP, OVERLAY, scaled
 from maskrd.data.changes import IMAGE_SUFFIXES
 from maskrd.data.index import load_image
 from maskrd.data.samples import Samples
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Evaluation
-from maskrd.files import atomic_path, sha256_file
-from maskrd.scoring import Scorer, read_description
+from maskrd.files import atomic_path, sha256_file, write_csv
+from maskrd.scoring import Scorer, read_description, score_text
 
 
 class Predictor(Scorer):
@@ -88,7 +87,7 @@ def map_range(model: Path, maps: np.ndarray) -> tuple[float, float]:
 def draw_heatmap(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> Image.Image:
     """The image (3, S, S), and beside it the map (S, S) upon it; colours from `low` to `high`."""
     picture = image.transpose(1, 2, 0)
-    colors = colormaps[COLORS](scaled(anomaly_map, low, high).clip(0, 1))[..., :3] * 255
+    colors = colormaps[COLORMAP](scaled(anomaly_map, low, high).clip(0, 1))[..., :3] * 255
     overlay = (1 - OVERLAY) * picture + OVERLAY * colors
     return Image.fromarray(np.hstack([picture, overlay.round().astype(np.uint8)]))
 
@@ -116,7 +115,5 @@ def predict(
     for name, image, anomaly_map in zip(names, images, maps, strict=True):
         with atomic_path(output / name) as temporary:
             draw_heatmap(image, anomaly_map, low, high).save(temporary)
-    with atomic_path(output / "scores.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "score", "heatmap"])
-        writer.writerows(zip(files, [f"{score:.7g}" for score in scores], names, strict=True))
+    rows = zip(files, map(score_text, scores), names, strict=True)
+    write_csv(output / "scores.csv", ["image", "score", "heatmap"], rows)

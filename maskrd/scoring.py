@@ -21,6 +21,11 @@ from maskrd.teacher import Teacher, load_teacher
 BATCH_SIZE = 16
 
 
+def score_text(score: float) -> str:
+    """A score as scores.csv has it: all the digits of a float32 that mean something."""
+    return f"{score:.7g}"
+
+
 def read_description(model: Path) -> dict:
     """What a model file says of its training."""
     try:
@@ -28,6 +33,11 @@ def read_description(model: Path) -> dict:
             return json.loads(file.metadata()["model"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise MaskrdError(f"{model}: not a model of this pipeline ({error}). Delete it to train it anew.") from None
+
+
+def recorded_training(model: Path, description: dict) -> Training:
+    """The recipe in a model's description. Raises MaskrdError where it has settings that this version doesn't know."""
+    return Training.parse(f"{model}: recipe", json.dumps(description["recipe"]))
 
 
 class LiveScorer:
@@ -85,7 +95,7 @@ class Scorer(LiveScorer):
     ) -> None:
         self.name, self.evaluation = str(model), evaluation
         self.description = read_description(model)
-        self.training = Training.parse(f"{model}: recipe", json.dumps(self.description["recipe"]))
+        self.training = recorded_training(model, self.description)
         self.device = choose_device(device, gpu_jobs)
         configure(self.device, threads)
         self.teacher = load_teacher(teacher, self.training.normalize)[0].to(self.device)

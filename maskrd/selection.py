@@ -39,7 +39,7 @@ class Selection(LiveScorer):
         As RD++ (Tien et al., CVPR 2023) chooses its epoch. Leaves the method in eval mode.
         """
         self.method.eval()
-        maps, scores = self.score_all(self.samples.images)
+        maps, scores = self.score_all(self.samples.images, keep_maps=self.samples.masks is not None)
         values = [auroc(self.samples.defective, scores)]
         if self.samples.masks is not None:
             pixels = pixel_metrics(self.samples.masks, maps)

@@ -25,7 +25,7 @@ from maskrd.data.index import Index
 from maskrd.data.samples import load_train
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Training, canonical_json
-from maskrd.files import atomic_path, sha256_file, sha256_json, write_text
+from maskrd.files import atomic_path, sha256_file, sha256_json, write_csv
 from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
 from maskrd.methods.base import Method
@@ -334,7 +334,7 @@ class Trainer:
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
         try:
-            write_text(self.job.history, history_csv(self.progress.history))
+            write_history(self.job.history, self.progress.history)
             with atomic_path(self.job.model) as temporary:
                 save_file(tensors, temporary, metadata={"model": json.dumps(description, sort_keys=True)})
         except (OSError, SafetensorError) as error:
@@ -389,16 +389,15 @@ def build_selection(
     return Selection(method, settings, index, job.data, device, job.threads)
 
 
-def history_csv(history: list[dict[str, float]]) -> str:
-    columns = list(history[0])
-    rows = [",".join(f"{row[column]:.6g}" for column in columns) for row in history]
-    return "\n".join([",".join(columns), *rows]) + "\n"
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """The training curve: a line for each epoch."""
+    write_csv(path, history[0], ([f"{value:.6g}" for value in line.values()] for line in history))
 
 
 def train(job: Job) -> None:
     """Train a model, or go on where an earlier run of the same job stopped, and write it.
 
-    Raises MaskrdError for anything the user can put right, Interrupted after SIGINT or SIGTERM.
+    Raises MaskrdError for anything the user can put right, Interrupted after SIGINT, SIGTERM or SIGHUP.
     """
     remedy = (
         f", keep fewer teacher features there (MASKRD_CACHE_GB, now {job.cache_gb:g}), "

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from maskrd import evaluation as scoring
 from maskrd.data.index import Index, build_index
@@ -70,7 +72,7 @@ def test_writes_metrics_with_their_provenance(job, trained, tmp_path):
         assert {"device", "torch", "maskrd", "python"} <= set(part)
         assert part["threads"] == job.threads
     assert training["weights_sha256"]
-    assert str(Path.home()) not in json.dumps(metrics)
+    assert all(str(path) not in json.dumps(metrics) for path in (job.model.parent, job.data, job.teacher.parent))
 
 
 def test_metrics_are_those_of_the_maps(job, tmp_path):
@@ -220,4 +222,25 @@ def test_heatmaps_show_the_first_images_of_every_defect(job, tmp_path):
     assert content["names"].tolist() == ["test/crack/000.png", "test/good/000.png", "test/stain/000.png"]
     assert content["images"].shape == (3, 3, 32, 32)
     assert content["masks"].any((1, 2)).tolist() == [True, False, True]
-    assert content["low"] <= content["maps"].min() <= content["maps"].max() <= content["high"]
+    tester = scoring.Tester(job)
+    maps, _ = tester.score_all(tester.load_test().images)
+    assert (content["low"], content["high"]) == (maps.min(), maps.max())  # of all, not of those shown
+
+
+def test_a_model_that_scores_no_number_is_refused(job, outputs, tmp_path):
+    weights = load_file(job.model)
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name] = torch.full_like(weights[name], torch.nan)
+    with safe_open(job.model, framework="pt") as file:
+        save_file(weights, tmp_path / "broken.safetensors", metadata=file.metadata())
+    message = complaint(replace(job, model=tmp_path / "broken.safetensors"), outputs)
+    assert "broken.safetensors: the scores of images are not finite" in message
+
+
+def test_a_model_of_a_later_version_is_refused(job, outputs, tmp_path):
+    with safe_open(job.model, framework="pt") as file:
+        description = json.loads(file.metadata()["model"])
+    description["recipe"]["unheard_of"] = 1
+    path = tmp_path / "later.safetensors"
+    save_file(load_file(job.model), path, metadata={"model": json.dumps(description)})
+    assert "later.safetensors: recipe: unknown 'unheard_of'" in complaint(replace(job, model=path), outputs)

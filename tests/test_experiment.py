@@ -119,9 +119,9 @@ def test_values_that_make_no_sense_are_refused(config, key, value):
 
 def test_numbers_as_text_are_numbers(config):
     """As YAML reads 1e-3, and as Snakemake's --config may hand values over."""
-    config["train"].update(learning_rate="1e-3", epochs="7", weight_decay="0", fmm="true", msff_channels="64")
+    config["train"].update(learning_rate="1e-3", epochs="7", weight_decay="1e-4", fmm="true", msff_channels="64")
     training = Experiment.load(config).recipe("mvtec_ad", "maskrd").training
-    assert (training.learning_rate, training.epochs, training.weight_decay) == (1e-3, 7, 0)
+    assert (training.learning_rate, training.epochs, training.weight_decay) == (1e-3, 7, 1e-4)
     assert training.fmm is True
     assert training.msff_channels == 64
 
@@ -318,6 +318,10 @@ def test_a_key_added_later_changes_no_recipe_until_it_is_set(config) -> None:
     [
         ("ablation_mask_ratio", 5, 5),
         ("ablation_fmm", 3, 3),
+        ("ablation_modules", 5, 5),
+        ("ablation_weight_decay", 2, 2),
+        ("ablation_image_size", 2, 2),
+        ("ablation_cifar10", 3, 4),
         ("ablation_loss", 2, 2),
         ("ablation_fusion", 2, 2),
         ("ablation_subset", 7, 13),

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maskrd.data.changes import IMAGE_SUFFIXES, image_folder
 from maskrd.errors import MaskrdError
@@ -21,13 +21,15 @@ from maskrd.files import write_text
 
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 GOOD = "good"
+DEEP_MODES = ("I", "F")  # Pillow's; its conversion to 8 bits would cut all above 255
+MASK_THRESHOLD = 127.5
 # Datasets in CIFAR-10's binary format.
 RECORD_ARCHIVES = frozenset({"cifar10", "digits"})
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One training or test image; paths are relative to the category's folder.
+    """One training or test image; paths are relative to the folder of `maskrd.data.changes.image_folder`.
 
     `record` is its position in a file of many: of images (CIFAR-10's binary batches) or masks (ShanghaiTech Campus).
     """
@@ -63,10 +65,14 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        for split in ("train", "test"):
-            content[split] = tuple(Entry(**entry) for entry in content[split])
-        return cls(**content)
+        """Raises MaskrdError for a file of another kind, or a damaged one."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            for split in ("train", "test"):
+                content[split] = tuple(Entry(**entry) for entry in content[split])
+            return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MaskrdError(f"{path}: not an index of this pipeline ({error!r}). Delete it to index anew.") from None
 
 
 def build_index(dataset: str, category: str, root: Path, threads: int = 1) -> Index:
@@ -172,11 +178,18 @@ def check_entry(folder: Path, entry: Entry) -> dict[str, str]:
     digests = {entry.image: sha256(content)}
     if entry.mask:
         mask_content = (folder / entry.mask).read_bytes()
-        mask_size = decode(mask_content, folder / entry.mask).size
-        if mask_size != size:
+        mask = decode(mask_content, folder / entry.mask)
+        if mask.size != size:
             raise MaskrdError(
-                f"{folder / entry.mask}: {mask_size[0]}x{mask_size[1]} pixels, but its image {entry.image} "
+                f"{folder / entry.mask}: {mask.width}x{mask.height} pixels, but its image {entry.image} "
                 f"has {size[0]}x{size[1]}. Masks must have the size of their images."
+            )
+        # Painted as 0 and 1 a defect would vanish; empty masks there are (four of MTD).
+        brightest = mask.convert("L").getextrema()[1]
+        if 0 < brightest <= MASK_THRESHOLD:
+            raise MaskrdError(
+                f"{folder / entry.mask}: its brightest pixel is {brightest} of 255, and a defect is what is above one "
+                "half. Paint defects as 255."
             )
         digests[entry.mask] = sha256(mask_content)
     return digests
@@ -187,12 +200,20 @@ def sha256(content: bytes) -> str:
 
 
 def decode(content: bytes, path: Path) -> Image.Image:
-    """A fully decoded image. Raises MaskrdError where the file is truncated or no image."""
+    """A fully decoded image, turned upright as its EXIF data say.
+
+    Raises MaskrdError where the file is truncated, no image, or has more than 8 bits a channel.
+    """
     try:
-        image = Image.open(BytesIO(content))
+        image = ImageOps.exif_transpose(Image.open(BytesIO(content)))
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MaskrdError(f"{path}: cannot be read as an image ({error}). Restore the file.") from None
+    if image.mode.startswith(DEEP_MODES):
+        raise MaskrdError(
+            f"{path}: pixels of mode {image.mode} (16 bits, 32 bits or float), which have no agreed range. Convert it "
+            "to 8 bits a channel."
+        )
     return image
 
 
@@ -231,4 +252,4 @@ def resize_mask(image: Image.Image, size: int) -> np.ndarray:
     mask = image.convert("L")
     if mask.size != (size, size):
         mask = mask.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(mask) > 127.5
+    return np.asarray(mask) > MASK_THRESHOLD

@@ -49,7 +49,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def maps_and_scores(self, images: Tensor, evaluation: Evaluation) -> tuple[Tensor, Tensor | None]:
-        """`anomaly_maps`, and image scores (N,) where these don't follow from the blurred maps."""
+        """`anomaly_maps`, and image scores (N,) where these don't follow from the blurred maps.
+
+        The one thing that testing calls: a method whose maps aren't made of the teacher's features has its own.
+        """
         return self.anomaly_maps(images, self.teacher(images), evaluation), None
 
 

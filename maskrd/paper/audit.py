@@ -1,12 +1,11 @@
 """Do the means that the paper prints (Tables 1-3) follow from the entries above them?"""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 
-from maskrd.files import atomic_path
+from maskrd.files import write_csv
 from maskrd.paper.tables import MEAN, errata, methods, metrics, number, printed
 
 AUDITED = ("table1", "table2", "table3")
@@ -54,10 +53,7 @@ def rows() -> list[AuditRow]:
 
 def write_audit(path: Path) -> None:
     """Write `rows()` as CSV; a value that could not be computed is an empty cell."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(AuditRow))
-        writer.writerows(astuple(row) for row in rows())
+    write_csv(path, (field.name for field in fields(AuditRow)), map(astuple, rows()))
 
 
 def _columns(table: str) -> dict[tuple[str, str], dict[str, Decimal]]:

@@ -3,13 +3,12 @@
 The same predicate judges the printed numbers and reproduced ones (`with_ours`).
 """
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
-from maskrd.files import atomic_path
+from maskrd.files import write_csv
 from maskrd.paper.predicates import Check, Line, Outcome, ahead, count_above, ranks_at_most, reaches
 from maskrd.paper.tables import MEAN, OURS, TABLES, Values, errata, number, printed, rows, values
 
@@ -80,15 +79,14 @@ def with_ours(table: str, ours: Mapping[tuple[str, str], float]) -> Values:
     }
 
 
-def write_claims(path: Path, results: Iterable[ClaimResult] | None = None) -> None:
-    """Write `results` (default: the printed numbers judged) as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["claim", "section", "table", "numbers", "verdict", "detail", "text"])
-        for result in evaluate_claims() if results is None else results:
-            claim, outcome = result.claim, result.outcome
-            verdict = VERDICTS[outcome.verdict]
-            writer.writerow([claim.id, claim.section, claim.table, result.numbers, verdict, outcome.detail, claim.text])
+def write_claims(path: Path, results: Iterable[ClaimResult]) -> None:
+    write_csv(path, ["claim", "section", "table", "numbers", "verdict", "detail", "text"], map(_line, results))
+
+
+def _line(result: ClaimResult) -> tuple[str, ...]:
+    claim, outcome = result.claim, result.outcome
+    verdict = VERDICTS[outcome.verdict]
+    return claim.id, claim.section, claim.table, result.numbers, verdict, outcome.detail, claim.text
 
 
 def _ours(*names: str) -> list[Line]:

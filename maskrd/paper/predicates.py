@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from maskrd.paper.tables import MEAN, OURS, Values
+from maskrd.paper.tables import MEAN, OURS, Values, printed_like
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ Line = tuple[str, str]  # (method, row)
 
 def _get(numbers: Values, method: str, row: str, metric: str) -> float | None:
     found = numbers.get((method, row, metric))
-    return None if found is None else round(found, 1)
+    return None if found is None else float(printed_like(found))
 
 
 def _judge(holds: str, failures: Sequence[str], missing: Sequence[str]) -> Outcome:

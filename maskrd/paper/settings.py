@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from maskrd.experiment import CIFAR10_CLASSES, PAPER_BACKBONE
-from maskrd.paper.tables import MEAN, OURS, TABLES, PrintedValue, labels, printed
+from maskrd.paper.tables import MEAN, OURS, TABLES, PrintedValue, labels, printed, value
 
 BACKBONE_TABLE = "table4"
 VARIANT_TABLES = ("table5", "table6", "table7")
@@ -19,7 +19,9 @@ VARIANT_TABLES = ("table5", "table6", "table7")
 class Question:
     """A printed number and the models that answer it: one for each of `categories` and seed.
 
-    `backbone` None is the configured one; `paper_backbone` and `settings` are what the printed number stands for.
+    `backbone` None is the configured one; `paper_backbone`, `settings` (values), `given` (neither null nor 0) and
+    `evaluation` are what the printed number stands for. `metric` answers it, unless `unlike` says why nothing does.
+    `doubt`: what print leaves open of the row; `other_reading` its number if it is another row.
     """
 
     cell: PrintedValue
@@ -29,6 +31,12 @@ class Question:
     paper_backbone: str
     categories: tuple[str, ...]
     settings: dict[str, Any]
+    given: tuple[str, ...]
+    evaluation: dict[str, Any]
+    metric: str
+    unlike: str
+    doubt: str
+    other_reading: float | None
 
 
 @cache
@@ -62,6 +70,7 @@ def _question(cell: PrintedValue, known: dict[str, Any]) -> Question:
         backbone = cell.row
     elif cell.table in VARIANT_TABLES:
         variant = cell.row
+    doubt = _content()["doubts"].get(cell.table, {}).get(cell.row, {}) if cell.method == OURS else {}
     return Question(
         cell=cell,
         dataset=dataset,
@@ -70,6 +79,12 @@ def _question(cell: PrintedValue, known: dict[str, Any]) -> Question:
         paper_backbone=backbone or PAPER_BACKBONE,
         categories=(cell.row,) if cell.row in every else every,
         settings=known["settings"] | (_content()["rows"][variant] if cell.method == OURS else {}),
+        given=tuple(known.get("given", ())),
+        evaluation=known.get("evaluation", {}),
+        metric=known.get("metrics", {}).get(cell.metric, cell.metric),
+        unlike=known.get("unlike", {}).get(cell.metric, ""),
+        doubt=doubt.get("text", ""),
+        other_reading=value(cell.table, cell.method, doubt["or"], cell.metric) if "or" in doubt else None,
     )
 
 

@@ -7,6 +7,7 @@ or variants (Tables 5-7); a method is named as printed, the paper's own being `O
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from importlib.resources import files
 
@@ -97,6 +98,11 @@ def _cell(line: Mapping[str, str], corrections: Mapping[Key, float | None]) -> P
 def number(text: str) -> float | None:
     """The printed number, None for a dash or a stray word."""
     return float(text) if text[0].isdigit() else None
+
+
+def printed_like(value: float, decimals: int = 1) -> Decimal:
+    """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
+    return Decimal(str(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
 
 
 def values(table: str) -> dict[Key, float | None]:

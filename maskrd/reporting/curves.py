@@ -29,14 +29,9 @@ def write_curves(histories: Sequence[Path], png: Path) -> None:
     validation on held-out images compares is dashed: a loss, or what the method has in its place.
     Raises MaskrdError for a file that can't be read.
     """
-    curves = {_model(path): _read(path) for path in histories}
+    curves = {Model.of_file(path): _read(path) for path in histories}
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"), atomic_path(png) as temporary:
         draw(curves).savefig(temporary, dpi=DPI, bbox_inches="tight")
-
-
-def _model(path: Path) -> Model:
-    dataset, category, variant, backbone, seed = path.parts[-6:-1]
-    return Model(dataset, category, variant, backbone, int(seed.removeprefix("seed")))
 
 
 def _read(path: Path) -> pd.DataFrame:

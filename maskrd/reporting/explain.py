@@ -85,7 +85,7 @@ def _facts(places: Places, run: Run) -> dict[str, str]:
         "seconds": f"{training['seconds']} for training, {evaluation['seconds']} for testing",
         "device": f"{_device(training)}; testing: {_device(evaluation)}",
         "versions": ", ".join(f"{name} {training[name]}" for name in ("maskrd", "torch", "python")),
-        "git commit": training.get("commit") or "not recorded",
+        "git commit": f"{_commit(training)}; testing: {_commit(evaluation)}",
     }
     for name in ("data", "teacher", "weights"):
         facts[f"{name} sha256"] = training[f"{name}_sha256"]
@@ -98,6 +98,10 @@ def _facts(places: Places, run: Run) -> dict[str, str]:
     if retested:
         facts["now tested with"] = f"{retested}: the commands below test it otherwise"
     return facts
+
+
+def _commit(part: dict) -> str:
+    return part.get("commit") or "not recorded"
 
 
 def _device(part: dict) -> str:

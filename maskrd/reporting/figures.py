@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from maskrd.colors import COLORS, OVERLAY, scaled
+from maskrd.colors import COLORMAP, OVERLAY, scaled
 from maskrd.errors import MaskrdError
 from maskrd.experiment import Report
 from maskrd.files import atomic_path
@@ -129,7 +129,7 @@ def draw(report: Report, panels: Sequence[Panel]) -> Figure:
         titles += [f"{variant_name(variant)}\nanomaly map", f"{variant_name(variant)}\noverlay"]
     for axes, title in zip(grid[0], titles * blocks, strict=True):
         axes.set_title(title)
-    bar = figure.colorbar(ScalarMappable(cmap=COLORS), ax=grid, location="bottom", shrink=0.5, aspect=50, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(cmap=COLORMAP), ax=grid, location="bottom", shrink=0.5, aspect=50, pad=0.02)
     bar.set_ticks([0, 1], labels=["lowest", "highest"])
     bar.set_label(SCALE)
     return figure
@@ -140,6 +140,6 @@ def _draw_row(panel: Panel, line: Sequence[Axes]) -> None:
     line[0].imshow(panel.image)
     line[1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1)
     for (variant, anomaly_map), plain, overlay in zip(panel.maps.items(), line[2::2], line[3::2], strict=True):
-        plain.imshow(anomaly_map, cmap=COLORS, vmin=0, vmax=1)
+        plain.imshow(anomaly_map, cmap=COLORMAP, vmin=0, vmax=1)
         overlay.imshow(panel.seen[variant])
-        overlay.imshow(anomaly_map, cmap=COLORS, vmin=0, vmax=1, alpha=OVERLAY)
+        overlay.imshow(anomaly_map, cmap=COLORMAP, vmin=0, vmax=1, alpha=OVERLAY)

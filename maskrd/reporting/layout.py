@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from itertools import groupby
 from statistics import fmean
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from maskrd.experiment import Report
 from maskrd.paper import MEAN, OURS, TABLES, Marks, PrintedValue, labels, methods, printed, rows
-from maskrd.paper.tables import number
+from maskrd.paper.tables import number, printed_like
 from maskrd.reporting.collect import COSTS, summarise
 from maskrd.reporting.naming import backbone_name, row_name, variant_name
 
@@ -35,8 +35,7 @@ class Cell:
     open: bool = False
 
     def shown(self, number: float) -> Decimal:
-        """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
-        return Decimal(str(number)).quantize(Decimal(1).scaleb(-self.decimals), ROUND_HALF_UP)
+        return printed_like(number, self.decimals)
 
     def text(self, plus_minus: str = "±", dash: str = DASH) -> str:
         if self.value is None:

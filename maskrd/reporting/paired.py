@@ -1,19 +1,18 @@
 """Ablations as paired differences: the same category and seed with and without a module."""
 
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
 from maskrd.experiment import Model, Report
-from maskrd.files import atomic_path, write_text
+from maskrd.files import write_csv, write_text
 from maskrd.reporting.html import render_records
 from maskrd.reporting.layout import labelled
 from maskrd.reporting.naming import metric_name, report_name
 from maskrd.reporting.runs import Run, read_run
-from maskrd.reporting.verdict import estimate
+from maskrd.reporting.verdict import estimate, two_decimals
 
 FULL = "maskrd"
 CAPTION = (
@@ -105,11 +104,7 @@ def write_paired(report: Report, models: Path, path: Path, page: Path) -> None:
     headings = ["comparison", *map(metric_name, report.spec.metrics), "pairs"]
     lines = list(_lines(rows))
     write_text(page, render_records(f"{report_name(report.name)}, paired", CAPTION, headings, lines))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Difference))
-        for row in rows:
-            writer.writerow(f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row))
+    write_csv(path, (field.name for field in fields(Difference)), map(two_decimals, rows))
 
 
 def _lines(rows: Sequence[Difference]) -> Iterator[list[str]]:

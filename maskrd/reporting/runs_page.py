@@ -26,11 +26,7 @@ RUNTIME_CAPTION = (
 
 def find_runs(models: Path) -> list[Run]:
     """All finished runs below a folder of models. Raises MaskrdError for a file that can't be read."""
-    found = []
-    for path in sorted(models.glob("*/*/*/*/seed*/metrics.json")):
-        dataset, category, variant, backbone, seed = path.parts[-6:-1]
-        found.append(read_run(models, Model(dataset, category, variant, backbone, int(seed.removeprefix("seed")))))
-    return found
+    return [read_run(models, Model.of_file(path)) for path in sorted(models.glob("*/*/*/*/seed*/metrics.json"))]
 
 
 def write_summary(runs: Sequence[Run], path: Path) -> None:

@@ -11,12 +11,12 @@ seed there is no interval: the point decides.
 - not comparable: the models were trained otherwise than the printed number claims (another backbone, fewer epochs, ...;
   `conditions` says how). The difference is shown, but it is no evidence for or against the paper;
 - not run: no model at hand answers the number; for a mean, not all categories were run for any seed;
-- not known: the paper's number can't be told from print (Table 2).
+- not known: the paper's number can't be told from print (Table 2), or the row it belongs to can't, and each of the two
+  gives another verdict (Table 7).
 
 Only the paper's datasets are looked at, so nothing on generated data is ever called reproduced.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -28,7 +28,7 @@ from scipy.special import stdtrit
 
 from maskrd.data.counts import published_counts
 from maskrd.experiment import Model, Training
-from maskrd.files import atomic_path
+from maskrd.files import write_csv
 from maskrd.paper import OURS, TABLES, audit
 from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
 from maskrd.paper.settings import Question, is_mean, questions
@@ -120,7 +120,7 @@ def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
             for seed in seeds:
                 model = Model(question.dataset, category, question.variant, question.backbone or backbone, seed)
                 run = find(model)
-                if run and run.values[question.cell.metric] is not None:
+                if run and run.values[question.metric] is not None:
                     runs[category, seed] = run
         rows.append(_row(question, runs, seeds))
     retrained = {(row.table, row.method) for row in rows if row.verdict != NOT_RUN}
@@ -129,17 +129,18 @@ def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
 
 def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
     cell = question.cell
-    values = _complete(question, runs, seeds, cell.metric)
+    seeds = _complete_seeds(question, runs, seeds)
     row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, None, None, 0, None, None, None, NOT_RUN)
-    if not values:
+    if not seeds:
         categories = {category for category, _ in runs}
         partly = f"{len(categories)} of {len(question.categories)} categories run: no mean" if categories else ""
         return replace(row, remarks=partly)
-    found = estimate(values)
+    runs = {(category, seed): run for (category, seed), run in runs.items() if seed in seeds}
+    found = estimate(_means(question, runs, seeds, question.metric))
     found = replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
     differing = list(dict.fromkeys(text for run in runs.values() for text in _differing(question, run)))
     remarks = [*_precisions(runs), *_other_pro(question, runs, seeds), *_misprint(question)]
-    verdict = NOT_KNOWN if cell.value is None else NOT_COMPARABLE if differing else judge(cell.value, found)
+    remarks += [question.doubt] if question.doubt else []
     return replace(
         row,
         reproduced=found.mean,
@@ -148,26 +149,37 @@ def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
         low=None if found.n == 1 else found.low,
         high=None if found.n == 1 else found.high,
         difference=None if cell.value is None else found.mean - cell.value,
-        verdict=verdict,
+        verdict=_verdict(question, found, comparable=not differing),
         runs="single run" if found.n == 1 else f"{found.n} seeds",
         conditions="; ".join(differing),
         remarks="; ".join(remarks),
     )
 
 
-def _complete(question: Question, runs: Runs, seeds: Sequence[int], metric: str) -> list[float]:
-    """One value for each seed with which all the question's categories were run: their mean."""
-    values = []
-    for seed in seeds:
-        found = [runs[category, seed].values[metric] for category in question.categories if (category, seed) in runs]
-        if len(found) == len(question.categories) and None not in found:
-            values.append(fmean(found))
-    return values
+def _verdict(question: Question, found: Estimate, comparable: bool) -> str:
+    readings = [question.cell.value] + ([] if question.other_reading is None else [question.other_reading])
+    if None in readings:
+        return NOT_KNOWN
+    if not comparable:
+        return NOT_COMPARABLE
+    judged = {judge(reported, found) for reported in readings}
+    return judged.pop() if len(judged) == 1 else NOT_KNOWN
+
+
+def _complete_seeds(question: Question, runs: Runs, seeds: Sequence[int]) -> list[int]:
+    """Those with which all the question's categories were run."""
+    return [seed for seed in seeds if all((category, seed) in runs for category in question.categories)]
+
+
+def _means(question: Question, runs: Runs, seeds: Sequence[int], metric: str) -> list[float]:
+    """One value for each seed, the mean over categories; none where a category has none."""
+    values = [[runs[category, seed].values[metric] for category in question.categories] for seed in seeds]
+    return [fmean(found) for found in values if None not in found]
 
 
 def _differing(question: Question, run: Run) -> list[str]:
     """What was otherwise than the printed number claims; each entry makes it not comparable."""
-    texts = []
+    texts = [question.unlike] if question.unlike else []
     if run.model.backbone != question.paper_backbone:
         texts.append(f"{backbone_name(run.model.backbone)} instead of {backbone_name(question.paper_backbone)}")
     # A setting that an older run doesn't record has a default: what the package did before it could be set.
@@ -176,6 +188,11 @@ def _differing(question: Question, run: Run) -> list[str]:
     for key, wanted in question.settings.items():
         if recipe[key] != wanted:
             texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
+    texts += [f"{key} {_shown(recipe[key])} instead of some" for key in question.given if not recipe[key]]
+    tested = run.evaluation.get("recipe", {})
+    for key, wanted in question.evaluation.items():
+        if tested.get(key, wanted) != wanted:
+            texts.append(f"{key} {_shown(tested[key])} instead of {_shown(wanted)}")
     if recorded.leaks:
         texts.append("a checkpoint chosen on the test images")
     published = published_counts()[run.model.dataset][run.model.category]
@@ -192,6 +209,8 @@ def _differing(question: Question, run: Run) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)
 
 
@@ -202,8 +221,12 @@ def _precisions(runs: Runs) -> list[str]:
 
 
 def _other_pro(question: Question, runs: Runs, seeds: Sequence[int]) -> list[str]:
-    """PRO as RD's published code computes it: print doesn't say which of the two a number is."""
-    values = _complete(question, runs, seeds, "pro_per_image") if question.cell.metric == "aupro" else []
+    """The other PRO: per image as RD's published code has it, or pooled. Of ours print doesn't say which it is."""
+    if question.cell.metric != "aupro":
+        return []
+    if question.metric == "pro_per_image":
+        return [f"PRO per image, as its code has it; pooled {fmean(_means(question, runs, seeds, 'aupro')):.1f}"]
+    values = _means(question, runs, seeds, "pro_per_image")
     return [f"PRO per image {fmean(values):.1f}"] if values else []
 
 
@@ -222,7 +245,9 @@ def reproduced_claims(rows: Iterable[Row]) -> list[ClaimResult]:
     """The paper's claims judged with reproduced numbers in place of its own, table by table.
 
     Tables without a reproduced number are left out. The other methods' numbers stay the printed ones. Where ours were
-    made under other conditions than the paper's, `numbers` says under which, and no verdict is given.
+    made under other conditions than the paper's, `numbers` says under which, and no verdict is given. As the paper,
+    they compare means, however few the runs: `numbers` says how many, and the ablations' paired differences what of
+    it may be chance.
     """
     results = []
     for table in TABLES:
@@ -230,7 +255,8 @@ def reproduced_claims(rows: Iterable[Row]) -> list[ClaimResult]:
         if own:
             numbers = with_ours(table, {(row.row, row.metric): row.reproduced for row in own})
             conditions = dict.fromkeys(row.conditions for row in own if row.conditions)
-            label = f"reproduced ({' | '.join(conditions)})" if conditions else "reproduced"
+            label = f"reproduced, {' or '.join(sorted({row.runs for row in own}))}"
+            label += f" ({' | '.join(conditions)})" if conditions else ""
             judged = [r for r in evaluate_claims({table: numbers}, label) if r.claim.table == table]
             results += [_not_comparable(result) for result in judged] if conditions else judged
     return results
@@ -248,8 +274,9 @@ def judged_claims(rows: Iterable[Row]) -> list[ClaimResult]:
 
 def write_verdict(rows: Iterable[Row], path: Path) -> None:
     """Write verdict.csv: two decimals, empty where there is nothing."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Row))
-        for row in rows:
-            writer.writerow(f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row))
+    write_csv(path, (field.name for field in fields(Row)), map(two_decimals, rows))
+
+
+def two_decimals(row: object) -> list[object]:
+    """The fields of a dataclass, numbers as text with two decimals."""
+    return [f"{value:z.2f}" if isinstance(value, float) else value for value in astuple(row)]

@@ -83,6 +83,15 @@ def shrink_a_mask(category: Path) -> None:
     Image.new("L", (32, 48)).save(category / "ground_truth/crack/000_mask.png")
 
 
+def paint_a_mask_with_ones(category: Path) -> None:
+    path = category / "ground_truth/crack/000_mask.png"
+    Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+
+
+def deepen_an_image(category: Path) -> None:
+    Image.fromarray(np.full((64, 64), 40000, np.uint16)).save(category / "train/good/002.png")
+
+
 def empty_training(category: Path) -> None:
     for path in (category / "train/good").iterdir():
         path.unlink()
@@ -113,6 +122,8 @@ FAULTS = {
     "missing mask": (drop_a_mask, ["ground_truth/stain/001_mask.png", "missing", "Restore"]),
     "truncated mask": (truncate_a_mask, ["ground_truth/stain/001_mask.png", "cannot be read as an image"]),
     "mask of another size": (shrink_a_mask, ["ground_truth/crack/000_mask.png", "32x48", "64x64"]),
+    "mask of ones": (paint_a_mask_with_ones, ["ground_truth/crack/000_mask.png", "brightest pixel is 1", "255"]),
+    "16-bit image": (deepen_an_image, ["train/good/002.png", "16 bits", "Convert"]),
     "no training images": (empty_training, ["bolt", "0 normal training image"]),
     "one training image": (leave_one_training_image, ["bolt", "1 normal training image", "at least 2"]),
     "no test images": (empty_test, ["bolt", "no test images"]),
@@ -174,6 +185,44 @@ def test_mask_is_true_above_one_half(tmp_path):
     Image.fromarray(np.array([[0, 127], [128, 255]], np.uint8)).save(tmp_path / "mask.png")
     mask = load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2)
     np.testing.assert_array_equal(mask, [[False, False], [True, True]])
+
+
+def test_mask_is_resized_bilinearly(tmp_path):
+    """An edge within a pixel: three quarters of it are more than half, a quarter is not."""
+    fine = np.zeros((8, 8), np.uint8)
+    fine[:, :3] = 255  # of pixels of 4: a whole one, and three quarters of it when halved again
+    Image.fromarray(fine).save(tmp_path / "mask.png")
+    smaller = load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2)
+    np.testing.assert_array_equal(smaller, [[True, False], [True, False]])
+    fine[:, :] = [0, 0, 0, 255, 0, 0, 0, 0]  # what a single sample at the pixel's centre could take for all of it
+    Image.fromarray(fine).save(tmp_path / "mask.png")
+    assert not load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2).any()
+    fine[:, :] = [255, 255, 0, 255, 0, 0, 0, 0]
+    Image.fromarray(fine).save(tmp_path / "mask.png")
+    assert load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2)[:, 0].all()
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    wide = Image.new("RGB", (8, 4))
+    wide.paste((255, 0, 0), (0, 0, 4, 4))  # left half red
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored left side is shown at the top
+    wide.save(tmp_path / "photo.png", exif=exif)
+    upright = load_image((tmp_path / "photo.png").read_bytes(), tmp_path, 8)
+    assert upright[0, 0].min() > 200
+    assert upright[0, 7].max() < 50
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"dataset": "mvtec_ad"}'])
+def test_a_damaged_index_is_named(tmp_path, content):
+    (tmp_path / "bolt.json").write_text(content)
+    with pytest.raises(MaskrdError, match=r"bolt\.json: not an index.*Delete it"):
+        Index.read(tmp_path / "bolt.json")
+
+
+def test_a_mask_may_have_the_name_of_its_image(category):
+    (category / "ground_truth/stain/001_mask.png").rename(category / "ground_truth/stain/001.png")
+    assert "ground_truth/stain/001.png" in {entry.mask for entry in index_bolt(category).test}
 
 
 def test_a_file_changed_after_indexing_is_refused(category):
@@ -256,6 +305,18 @@ def test_changed_content_changes_the_digest(category, digest, change):
     else:
         path.rename(category / "train/good/900.png")
     assert digest() != before
+
+
+@pytest.mark.parametrize("name", ["data_batch_1.bin", "mask.npy", "photo.JPG"])
+def test_every_kind_of_file_that_is_read_counts(tmp_path, name):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    digests = set()
+    for content in (b"1", b"2"):
+        (folder / name).write_bytes(content)
+        content_digest.cache_clear()
+        digests.add(content_digest(folder, tmp_path / "memory.json"))
+    assert len(digests) == 2
 
 
 def test_unchanged_files_are_not_read_again(category, digest, monkeypatch):

@@ -74,6 +74,14 @@ def test_reproduced_numbers_take_the_place_of_ours_alone():
     assert table["RD", "zipper", "image_auroc"] == 98.5
 
 
+def test_claims_round_as_tables_do():
+    """99.05 is 99.1 beside it in the table; in binary it would be 99.0."""
+    assert judged("t1_headline", with_ours("table1", {("mean", "image_auroc"): 99.05})).verdict is True
+    assert judged("t1_headline", with_ours("table1", {("mean", "image_auroc"): 99.049})).verdict is False
+    # 99.76 is 99.8 in the table, a tie with RecDMs.
+    assert judged("t1_top_two", with_ours("table1", {("screw", "image_auroc"): 99.76})).verdict is None
+
+
 def test_missing_categories_leave_a_claim_open_unless_one_refutes_it():
     # RecDMs prints 99.8 on screw: 99.84 ties with it, behind CA-AE's 100 alone.
     assert judged("t1_top_two", with_ours("table1", {("screw", "image_auroc"): 99.84})).verdict is None
@@ -104,7 +112,7 @@ def test_an_ablation_with_a_row_missing_is_open():
 
 
 def test_csv(tmp_path):
-    write_claims(tmp_path / "claims.csv")
+    write_claims(tmp_path / "claims.csv", evaluate_claims())
     with (tmp_path / "claims.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert {line["verdict"] for line in lines} == {"true", "false", "undecided"}

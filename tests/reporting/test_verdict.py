@@ -31,6 +31,7 @@ def put(
     seed=0,
     images=None,
     trained_on=None,
+    tested=None,
     **recipe,
 ):
     """Write the metrics.json of a model with `values` in percent, by default as the paper would have trained it."""
@@ -43,7 +44,9 @@ def put(
     if published:
         held_out = round(published.train * trained["validation_fraction"])
         trained_on, images = trained_on or published.train - held_out, images or published.test
-    content = metrics | {"training": {"recipe": trained, "images": trained_on}, "evaluation": {"images": images}}
+    tests = EXPERIMENT.recipe("mvtec_ad", variant).evaluation.model_dump(mode="json") | (tested or {})
+    training, evaluation = {"recipe": trained, "images": trained_on}, {"recipe": tests, "images": images}
+    content = metrics | {"training": training, "evaluation": evaluation}
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -151,6 +154,20 @@ def test_a_mean_uses_complete_seeds_only(tmp_path):
     assert (mean.reproduced, mean.n, mean.verdict) == (pytest.approx(99), 1, "reproduced")
 
 
+def test_a_seed_that_is_not_complete_sets_no_condition(tmp_path):
+    for category in MVTEC:
+        put(tmp_path, category, {"image_auroc": 99.0})
+    put(tmp_path, "bottle", {"image_auroc": 50.0}, seed=1, epochs=20)
+    mean = find(verdicts(tmp_path, WIDE, [0, 1]), "table1", "mean")
+    assert (mean.n, mean.verdict, mean.conditions) == (1, "reproduced", "")
+
+
+def test_an_interval_ends_at_0(tmp_path):
+    for seed, number in enumerate((0.0, 0.2, 0.4)):
+        put(tmp_path, "carpet", {"image_auroc": number}, seed=seed)
+    assert find(verdicts(tmp_path, WIDE, [0, 1, 2]), "table1", "carpet").low == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "condition"),
     [
@@ -158,6 +175,11 @@ def test_a_mean_uses_complete_seeds_only(tmp_path):
         ({"image_size": 128}, "image_size 128 instead of 256"),
         ({"fmm": False}, "fmm off instead of on"),
         ({"layers": [1, 2]}, "layers [1, 2] instead of [1, 2, 3]"),
+        ({"loss": "flattened"}, "loss flattened instead of per_location"),
+        ({"weight_decay": 0}, "weight_decay 0 instead of some"),
+        ({"msff_channels": None}, "msff_channels none instead of some"),
+        ({"tested": {"map_fusion": "product"}}, "map_fusion product instead of sum"),
+        ({"tested": {"score_layers": [1]}}, "score_layers [1] instead of none"),
     ],
 )
 def test_other_conditions_are_not_comparable(tmp_path, changes, condition):
@@ -233,6 +255,41 @@ def test_baselines_are_judged_where_retrained(tmp_path):
     assert find(rows, "table3", "screw", "aupro", "STPM").verdict == "lower"
 
 
+def test_pro_of_rd_is_that_of_its_code(tmp_path):
+    """Its printed numbers are per image: 78.0 on transistor."""
+    put(tmp_path, "transistor", {"aupro": 85.0, "pro_per_image": 78.1}, variant="rd")
+    row = find(verdicts(tmp_path, WIDE, [0]), "table3", "transistor", "aupro", "RD")
+    assert (row.reproduced, row.verdict) == (pytest.approx(78.1), "reproduced")
+    assert row.remarks == "PRO per image, as its code has it; pooled 85.0"
+
+
+def test_a_number_computed_on_other_images_is_not_comparable(tmp_path):
+    put(tmp_path, "bottle", {"image_auroc": 99.4, "pixel_auroc": 96.3}, variant="mkd", backbone="vgg16")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert find(rows, "table1", "bottle", method="MKD").verdict == "reproduced"
+    row = find(rows, "table3", "bottle", "pixel_auroc", "MKD")
+    assert (row.verdict, row.conditions) == ("not comparable", "good test images included, which MKD's code leaves out")
+
+
+def test_rows_that_print_does_not_tell_apart_have_a_verdict_where_both_give_it(tmp_path):
+    """PRO of the pairs 2+3 and 1+3 is 95.3 and 94.4, or the other way round; image AUROC 98.9 and 98.5."""
+    printed_pro = [value("table7", OURS, row, "aupro") for row in ("layers_2_3", "layers_1_3")]
+    for category in MVTEC:
+        put(tmp_path, category, {"aupro": min(printed_pro), "image_auroc": 90.0}, variant="layers_2_3")
+    rows = verdicts(tmp_path, WIDE, [0])
+    pro, auroc = (find(rows, "table7", "layers_2_3", metric) for metric in ("aupro", "image_auroc"))
+    assert (pro.verdict, auroc.verdict) == ("not known", "lower")
+    assert pro.remarks == "print leaves the order of pairs 2+3 and 1+3 open"
+
+
+def test_a_mean_off_by_rounding_alone_is_no_misprint(tmp_path):
+    """Ours of Table 3: the means of the printed entries, cut instead of rounded."""
+    for category in MVTEC:
+        put(tmp_path, category, {"pixel_auroc": 98.5, "aupro": 95.9})
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert [find(rows, "table3", "mean", metric).remarks for metric in ("pixel_auroc", "aupro")] == ["", ""]
+
+
 def test_a_misprinted_mean_says_so(tmp_path):
     for category in MVTEC:
         put(tmp_path, category, {"pixel_auroc": 97.0}, variant="stpm", backbone="resnet18")
@@ -246,6 +303,9 @@ def test_the_configuration_is_what_the_paper_says():
         if question.variant in EXPERIMENT.variants:
             recipe = EXPERIMENT.recipe(question.dataset, question.variant).training.model_dump(mode="json")
             assert {key: recipe[key] for key in question.settings} == question.settings
+            assert all(recipe[key] for key in question.given)
+            tests = EXPERIMENT.recipe(question.dataset, question.variant).evaluation.model_dump(mode="json")
+            assert {key: tests[key] for key in question.evaluation} == question.evaluation
             own = EXPERIMENT.variants[question.variant].get("backbone", WIDE)
             assert question.cell.table == "table4" or own == question.paper_backbone
 
@@ -257,7 +317,7 @@ def test_claims_are_judged_on_reproduced_numbers(tmp_path):
     results = {result.claim.id: result for result in reproduced_claims(verdicts(tmp_path, WIDE, [0]))}
     assert results["t1_headline"].outcome.verdict is False
     assert results["t3_headline"].outcome.verdict is True
-    assert results["t1_headline"].numbers == "reproduced"
+    assert results["t1_headline"].numbers == "reproduced, single run"
     assert "t2_headline" not in results
 
 
@@ -267,7 +327,7 @@ def test_numbers_made_otherwise_decide_no_claim(tmp_path, dataset, category, tab
     put(tmp_path, category, {"image_auroc": 10.0}, dataset=dataset, epochs=3)
     results = [r for r in reproduced_claims(verdicts(tmp_path, WIDE, [0])) if r.claim.table == f"table{table}"]
     assert {result.outcome.verdict for result in results} == {None}
-    assert {result.numbers for result in results} == {"reproduced (epochs 3 instead of 200)"}
+    assert {result.numbers for result in results} == {"reproduced, single run (epochs 3 instead of 200)"}
     assert all(result.outcome.detail.startswith("not comparable: ") for result in results)
 
 

@@ -56,9 +56,9 @@ def test_what_differs_in_testing_only_plans_no_training_of_its_own(clone: Worksp
 
 def test_robustness_plans_every_ablation_and_shares_their_models(clone: Workspace) -> None:
     planned = clone.snakemake("-n", "--", "robustness", config=TWO).planned
-    assert planned["train"] == 58
-    assert planned["evaluate"] == 72
-    assert planned["table"] == 11
+    assert planned["train"] == 94
+    assert planned["evaluate"] == 118
+    assert planned["table"] == 15
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ rule download:
             re.escape(entry.file)
             for entry in [*SOURCES.datasets.values(), *SOURCES.weights.values()]
         ),
-    retries: 2
     # Where Snakemake itself runs: compute nodes may have no internet.
     localrule: True
     conda:
