@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from maskrd.cli import app
@@ -231,7 +231,16 @@ def other_data(job: Job) -> Job:
     return replace(job, index=changed)
 
 
-@pytest.mark.parametrize("change", [other_recipe, other_seed, other_data])
+def other_teacher(job: Job) -> Job:
+    """The same weights under another name: a teacher is known by its digest."""
+    with safe_open(job.teacher, framework="pt") as file:
+        metadata = file.metadata() | {"note": "another file"}
+    changed = job.model.parent / "teacher.safetensors"
+    save_file(load_file(job.teacher), changed, metadata=metadata)
+    return replace(job, teacher=changed)
+
+
+@pytest.mark.parametrize("change", [other_recipe, other_seed, other_data, other_teacher])
 def test_a_state_of_something_else_is_set_aside(training_job, at_step, change, caplog):
     job = training_job("job")
     at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -272,6 +281,31 @@ def test_nan_on_held_out_images_stops_as_well(training_job, monkeypatch):
     with pytest.raises(MaskrdError, match=r"loss is nan in epoch 1"):
         train(job)
     assert not job.model.exists()
+
+
+def test_seconds_outlive_a_kill(training_job, at_step):
+    job = training_job("killed", epochs=2, state_minutes=0)
+
+    def kill_slowly() -> None:
+        time.sleep(1)
+
+    at_step(2, kill_slowly)
+    at_step(3, kill)
+    with pytest.raises(Killed):
+        train(job)
+    train(job)
+    assert read_description(job.model)["seconds"] >= 1
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(training_job, at_step):
+    job = training_job("nohup")
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        at_step(2, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        train(job)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert job.model.exists()
 
 
 def test_seconds_count_what_methods_do_beside_their_steps(training_job, monkeypatch):

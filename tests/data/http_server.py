@@ -167,6 +167,12 @@ def wrong_range(handler: Handler, resource: Resource) -> None:
     handler.send(resource.body[:3])
 
 
+def label_as_compressed(handler: Handler, resource: Resource) -> None:
+    """As servers do with a `.tar.gz`: the bytes are the file's, and a client must not decompress them."""
+    handler.begin(200, {"Content-Length": str(len(resource.body)), "Content-Encoding": "gzip"})
+    handler.send(resource.body)
+
+
 def no_length(handler: Handler, resource: Resource) -> None:
     """As HTTP/1.0: the end of the connection is the end of the body."""
     handler.begin(200, {})

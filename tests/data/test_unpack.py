@@ -35,6 +35,13 @@ def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def sparse_tar() -> bytes:
+    """GNU's old sparse format: a member of type S whose header lists no pieces."""
+    info = tarfile.TarInfo("sparse")
+    info.type = tarfile.GNUTYPE_SPARSE
+    return tar_of((info, b""))
+
+
 def zip_bytes(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as contents:
@@ -131,11 +138,18 @@ HARMFUL = {
     "zip drive": (zip_bytes({"C:/x": b"x"}), "C:/x", "portable"),
     "zip symlink": (zip_special("s", stat.S_IFLNK, b"../../x"), "s", "link"),
     "zip device": (zip_special("d", stat.S_IFCHR, b""), "d", "device"),
+    "sparse": (sparse_tar(), "sparse", "sparse file"),
     "bomb": (gzip.compress(tar_bytes({"b": bytes(2_000_000)})), "b", "more bytes"),
     "bomb of many": (tar_bytes({f"{n:03}": b"" for n in range(101)}), "100", "more members"),
     "zip bomb": (zip_bytes({"b": bytes(2_000_000)}), "b", "more bytes"),
     "zip bomb of many": (zip_bytes({f"{n:03}": b"" for n in range(101)}), "100", "more members"),
 }
+
+
+def test_a_bomb_of_members_that_are_left_out_is_refused(tmp_path: Path) -> None:
+    """`strip_components` drops a file at the top; its bytes are decompressed all the same."""
+    with pytest.raises(MaskrdError, match="more bytes"):
+        attempt(tmp_path, gzip.compress(tar_bytes({"b": bytes(2_000_000), "c/d": b"x"})), strip_components=1)
 
 
 @pytest.mark.parametrize(("content", "member", "reason"), HARMFUL.values(), ids=HARMFUL.keys())
