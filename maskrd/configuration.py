@@ -21,7 +21,7 @@ def load_experiment(files: Sequence[Path] = ()) -> Experiment:
     merged: dict = {}
     for path in (DEFAULT, *files):
         update_config(merged, _read(path))
-    return Experiment.load(merged)
+    return Experiment.load(merged, defaults=_read(DEFAULT))
 
 
 def _read(path: Path) -> dict:

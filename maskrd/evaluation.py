@@ -111,20 +111,18 @@ def provenance(tester: Tester, samples: Samples, seconds: float) -> dict:
 def write_heatmaps(job: Job, count: int, output: Path) -> None:
     """Images, masks and anomaly maps of the first `count` images of every defect type, for figures.
 
-    .npz: images uint8 (K, 3, S, S), masks bool (K, S, S), maps float32 (K, S, S), defects and names (K,),
-    `low` and `high`: the range of the maps of the whole test set.
+    .npz: images uint8 (K, 3, S, S), maps float32 (K, S, S), defects and names (K,), `low` and `high`: the range of the
+    maps of the whole test set; masks bool (K, S, S), absent where the category has none.
     """
     tester = Tester(job)
     samples = tester.load_test()
-    if samples.masks is None:
-        raise MaskrdError(f"{tester.index.dataset}/{tester.index.category} has no masks; leave it out of figures.")
     maps, _ = tester.score_all(samples.images)
     chosen = first_of_each_defect(samples, count)
     with atomic_path(output) as temporary:
         np.savez_compressed(
             temporary,
             images=samples.images[chosen],
-            masks=samples.masks[chosen],
+            **({} if samples.masks is None else {"masks": samples.masks[chosen]}),
             maps=maps[chosen],
             defects=[samples.entries[k].defect for k in chosen],
             names=[samples.entries[k].image for k in chosen],

@@ -44,9 +44,11 @@ Level = Annotated[int, Field(ge=1, le=3)]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DEMO_CATEGORIES = ("weave", "washer")
 STC_SCENES = tuple(f"{number:02d}" for number in range(1, 14))
 KNOWN_CATEGORIES = {
     "cifar10": CIFAR10_CLASSES,
+    "demo": DEMO_CATEGORIES,
     "digits": DIGITS_CLASSES,
     "mtd": ("tile",),
     "stc": (*STC_SCENES, "all"),
@@ -287,8 +289,8 @@ class Experiment(Section):
     _recipes: dict[tuple[str, str], Recipe] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def load(cls, config: dict[str, Any]) -> "Experiment":
-        """Validate a configuration as Snakemake merged it.
+    def load(cls, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> "Experiment":
+        """Validate a configuration as Snakemake merged it; `defaults` is config.yaml as it is without other files.
 
         Raises MaskrdError with one line for each wrong key: its name, its value and the remedy.
         """
@@ -297,9 +299,10 @@ class Experiment(Section):
         except ValidationError as error:
             raise MaskrdError(explain(error, cls, "config")) from None
         experiment._check_references()
-        experiment._check_recipes()
+        experiment._check_recipes(defaults or config)
         experiment._check_backbones()
         experiment._check_leaks()
+        experiment._check_downloaded_categories((defaults or config)["datasets"]["mvtec_ad"]["categories"])
         return experiment
 
     def __copy__(self) -> Self:
@@ -357,7 +360,8 @@ class Experiment(Section):
     def trained_as(self, dataset: str, variant: str) -> str:
         """The variant whose model this one uses: variants that differ in evaluation only share one.
 
-        A variant that a file adds must not take over the model of one that was there: of names that continue another's
+        A variant that a file adds must not take over the model of one that was there: one without any difference
+        comes first (maskrd); of names that continue another's
         (stpm_blurred, stpm) that other counts, else the one with the fewest settings of evaluation. The order of the
         configuration says nothing, since it changes with every merged file.
         """
@@ -370,7 +374,9 @@ class Experiment(Section):
         def settings_of_evaluation(name: str) -> int:
             return len(set(self.variants[name]) & set(Evaluation.model_fields))
 
-        return min(same, key=lambda name: (continues(name), settings_of_evaluation(name), name))
+        return min(
+            same, key=lambda name: (bool(self.variants[name]), continues(name), settings_of_evaluation(name), name)
+        )
 
     def trained_model(self, model: Model) -> Model:
         """The model whose weights this one is tested with."""
@@ -420,18 +426,37 @@ class Experiment(Section):
             if name.endswith("_paired"):
                 raise MaskrdError(f"tables.{name}: files with this ending hold paired differences. Take another name.")
 
-    def _check_recipes(self) -> None:
-        """Two names for one recipe are a mistake, most often a key that repeats its default."""
+    def _check_downloaded_categories(self, known: list[str]) -> None:
+        """A misspelt one must not be noticed after gigabytes."""
+        mvtec = self.datasets.get("mvtec_ad")
+        for category in mvtec.categories if mvtec and not (mvtec.path or mvtec.archive) else ():
+            if category not in known:
+                problem = unknown_key("datasets.mvtec_ad.categories", category, known)
+                raise MaskrdError(f"{problem} Categories of your own need datasets.mvtec_ad.path.")
+
+    def _check_recipes(self, defaults: dict[str, Any]) -> None:
+        """Two names for one recipe are a mistake, most often a key that repeats its default.
+
+        But not where the user's `train` or `evaluation` has just become what a variant stands for: these two then
+        share one model.
+        """
+        before = self.model_copy(update={name: nulls_read(defaults)[name] for name in ("train", "evaluation")})
         seen: dict[tuple[Recipe | str, ...], str] = {}
         for variant, difference in self.variants.items():
             recipes = (self.recipe(dataset, variant) for dataset in self.datasets)
             other = seen.setdefault((difference.get("backbone", self.backbone), *recipes), variant)
-            if other != variant:
+            if other != variant and before._equal(variant, other):
                 raise MaskrdError(
                     f"variants.{variant} and variants.{other} are the same recipe: every number would be made twice. "
-                    f"Remove one, or use the name {other} in the tables. If `train` or `evaluation` was changed "
-                    "to what one of them stands for, give that one another difference, such as the value before."
+                    f"Remove one, or use the name {other} in the tables. If config.yaml itself was changed to what one "
+                    "of them stands for, give that one another difference, such as the value before."
                 )
+
+    def _equal(self, variant: str, other: str) -> bool:
+        try:
+            return all(self.recipe(dataset, variant) == self.recipe(dataset, other) for dataset in self.datasets)
+        except MaskrdError:  # a difference that only the user's own `train` allows
+            return False
 
     def _check_backbones(self) -> None:
         """MKD reads a VGG, every other method a ResNet."""

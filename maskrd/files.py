@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UMASK = os.umask(0)  # can't be read without being set; at import, before there are threads
+os.umask(UMASK)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -21,6 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~UMASK)  # safetensors makes files that their owner alone may read
         # Without fsync a power loss can leave the new name on an empty file.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -32,7 +32,8 @@ def read_description(model: Path) -> dict:
         with safe_open(model, framework="pt") as file:
             return json.loads(file.metadata()["model"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise MaskrdError(f"{model}: not a model of this pipeline ({error}). Delete it to train it anew.") from None
+        remedy = "If it was one, delete it: Snakemake trains it anew."
+        raise MaskrdError(f"{model}: not a model.safetensors of this pipeline ({error}). {remedy}") from None
 
 
 def recorded_training(model: Path, description: dict) -> Training:

@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 from pathlib import Path
@@ -168,6 +169,28 @@ def test_equal_recipes_are_refused(config):
     message = complaint(config)
     assert "variants.three and variants.shorter are the same recipe" in message
     assert "Remove one" in message
+
+
+@pytest.mark.parametrize("changed", [{"mask_ratio": 0.3}, {"loss": "flattened"}, {"fmm": False}])
+def test_settings_may_become_what_a_variant_stands_for(config, changed):
+    """Both then have one model, that of maskrd."""
+    defaults = copy.deepcopy(config)
+    config["train"].update(changed)
+    experiment = Experiment.load(config, defaults)
+    variant = {"mask_ratio": "mask_ratio_30", "loss": "flattened_loss", "fmm": "no_fmm"}[next(iter(changed))]
+    assert experiment.trained_as("mvtec_ad", variant) == "maskrd"
+    config["variants"]["whole"] = {"simam": True}  # a mistake as ever
+    with pytest.raises(MaskrdError, match="are the same recipe"):
+        Experiment.load(config, defaults)
+
+
+def test_a_misspelt_category_is_known_before_its_download(config):
+    defaults = copy.deepcopy(config)
+    config["datasets"]["mvtec_ad"]["categories"] = ["botle"]
+    with pytest.raises(MaskrdError, match=r"Did you mean 'bottle'\?.*datasets\.mvtec_ad\.path"):
+        Experiment.load(config, defaults)
+    config["datasets"]["mvtec_ad"]["archive"] = "mine.tar"
+    Experiment.load(config, defaults)
 
 
 def test_a_difference_that_is_none_is_refused(config):

@@ -65,7 +65,7 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if is_read(name)]
+        found += [path for name in names if is_read(name) and (path := Path(place, name)).exists()]  # no dead links
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(found)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 

@@ -13,12 +13,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskrd.data.changes import IMAGE_SUFFIXES, image_folder
 from maskrd.errors import MaskrdError
 from maskrd.files import write_text
 
+HIDDEN = (".", "@")  # of systems and tools: .ipynb_checkpoints, @eaDir
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 GOOD = "good"
 DEEP_MODES = ("I", "F")  # Pillow's; its conversion to 8 bits would cut all above 255
@@ -109,8 +110,10 @@ def check_index(index: Index, folder: Path) -> None:
             f"{where}: {len(index.train)} normal training image(s). Training needs at least 2, "
             "since batch normalisation takes its statistics over several."
         )
-    if not index.test:
-        raise MaskrdError(f"{where}: no test images. Metrics need some, good and defective.")
+    kinds = {entry.defect == GOOD for entry in index.test}
+    if kinds != {True, False}:
+        missing = {frozenset(): "no", frozenset({True}): "no defective", frozenset({False}): "no good"}
+        raise MaskrdError(f"{where}: {missing[frozenset(kinds)]} test images. Metrics need some, good and defective.")
 
 
 def list_folder(root: Path, dataset: str, category: str) -> tuple[list[Entry], list[Entry]]:
@@ -129,8 +132,11 @@ def list_folder(root: Path, dataset: str, category: str) -> tuple[list[Entry], l
         )
     train = [Entry(name) for name in image_names(folder, f"train/{GOOD}")]
     test = []
-    for defect_folder in sorted(path for path in subfolder(folder, "test").iterdir() if path.is_dir()):
-        defect = defect_folder.name
+    for defect in sorted(path.name for path in subfolder(folder, "test").iterdir() if path.is_dir()):
+        if defect.startswith(HIDDEN):
+            continue
+        if defect != GOOD and defect.lower() == GOOD:
+            raise MaskrdError(f"{folder / 'test' / defect}: would count as a kind of defect. Rename it to {GOOD}.")
         for name in image_names(folder, f"test/{defect}"):
             mask = None if defect == GOOD else find_mask(folder, defect, Path(name).stem)
             test.append(Entry(name, defect, mask))
@@ -152,7 +158,10 @@ def image_names(folder: Path, name: str) -> list[str]:
     for path in sorted(subfolder(folder, name).iterdir()):
         if path.name.startswith(".") or path.name.lower() in IGNORED:
             continue
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        if not path.is_file():
+            kind = "a folder among images" if path.is_dir() else "a link to a file that is not there"
+            raise MaskrdError(f"{path}: {kind}. Move it elsewhere.")
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise MaskrdError(f"{path}: not an image ({', '.join(sorted(IMAGE_SUFFIXES))}). Move it elsewhere.")
         names.append(f"{name}/{path.name}")
     return names
@@ -207,6 +216,8 @@ def decode(content: bytes, path: Path) -> Image.Image:
     try:
         image = ImageOps.exif_transpose(Image.open(BytesIO(content)))
         image.load()
+    except UnidentifiedImageError:
+        raise MaskrdError(f"{path}: cannot be read as an image (of no known format). Restore the file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MaskrdError(f"{path}: cannot be read as an image ({error}). Restore the file.") from None
     if image.mode.startswith(DEEP_MODES):

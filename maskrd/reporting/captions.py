@@ -4,11 +4,13 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from maskrd.data.counts import published_counts
 from maskrd.experiment import GENERATED_DATASETS, PAPER_BACKBONE, Report
 from maskrd.paper import OURS, audit, errata, labels
 from maskrd.reporting.layout import REPORTED, REPRODUCED, Layout, paper_rows
 from maskrd.reporting.naming import (
     backbone_name,
+    dataset_name,
     enumerate_names,
     metric_name,
     row_name,
@@ -30,7 +32,7 @@ def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame, measure
         *_coverage(report, layout),
         _missing(metrics),
         _untested(report, metrics),
-        _generated(report),
+        _other_data(report),
         _ranking(layout),
         _costs(report, measured),
     ]
@@ -39,7 +41,7 @@ def table_caption(report: Report, layout: Layout, metrics: pd.DataFrame, measure
 
 def figure_facts(report: Report) -> str:
     """What a figure rests on, one sentence after the other."""
-    return " ".join(filter(None, [*_settings(report), _seeds(report), _generated(report)]))
+    return " ".join(filter(None, [*_settings(report), _seeds(report), _other_data(report)]))
 
 
 def table_notes(report: Report, layout: Layout) -> list[str]:
@@ -92,7 +94,8 @@ def _settings(report: Report, compared: bool = False, metrics: pd.DataFrame | No
         {variant: _values(report, metrics, variant, key) for variant in _described(report, metrics)}
         for key in ("epochs", "image_size", "precision", "score")
     )
-    sentences.append(f"Training: {_by_variant(epochs)} epochs, {_by_variant(sizes)} px.")
+    counted = "epoch" if set(epochs.values()) == {"1"} else "epochs"
+    sentences.append(f"Training: {_by_variant(epochs)} {counted}, {_by_variant(sizes)} px.")
     if set(precisions.values()) != {"fp32"}:
         sentences.append(f"Precision: {_by_variant(precisions)}.")
     shows_scores = "image_auroc" in getattr(report.spec, "metrics", ())
@@ -181,9 +184,16 @@ def _untested(report: Report, metrics: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _generated(report: Report) -> str:
-    generated = report.spec.dataset in GENERATED_DATASETS
-    return GENERATED if generated else ""
+def _other_data(report: Report) -> str:
+    """Captions name the paper's dataset; generated images replace it, a user's categories have only its layout."""
+    if report.spec.dataset in GENERATED_DATASETS:
+        return GENERATED
+    published = published_counts().get(report.spec.dataset)
+    own = [row_name(category) for category in report.categories if published and category not in published]
+    if not own:
+        return ""
+    names = enumerate_names(own) if len(own) <= NAMED else f"{len(own)} categories"
+    return f"Not of {dataset_name(report.spec.dataset)}, but of its layout: {names}."
 
 
 def _ranking(layout: Layout) -> str:

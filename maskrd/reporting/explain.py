@@ -44,7 +44,8 @@ def explain(experiment: Experiment, name: str, cell: Sequence[str]) -> Iterator[
     for model, run in zip(models, runs, strict=True):
         yield f"  {model.path}  {_metrics(run)}"
     if len(models) > DETAILED:
-        yield f"Name one for all that is known of it: maskrd explain {name} {models[0].category} {models[0].variant}"
+        known = next((model for model, run in zip(models, runs, strict=True) if run), models[0])
+        yield f"For all that is known of one, add its name to the command: {known.category} {known.variant}"
         return
     for model, run in zip(models, runs, strict=True):
         yield ""
@@ -67,7 +68,8 @@ def _details(places: Places, run: Run | None) -> Iterator[str]:
     facts["logs"] = f"{_existing(places.log('train'))}, {_existing(places.log('evaluate'))}"
     facts["resources"] = _existing(places.benchmark)
     yield from (f"  {key:15} {value}" for key, value in facts.items())
-    yield "  To make it again:"
+    yield f"  To make it, with all that it needs: snakemake --cores 8 -- {shlex.quote(str(places.metrics))}"
+    yield "  (with the same --configfile; add --force if it is there). Its two jobs alone, where index and teacher are:"
     training, evaluation = ({}, {}) if run is None else (run.training, run.evaluation)
     yield f"    {shlex.join(places.train_command(training.get('threads')))}"
     yield f"    {shlex.join(places.evaluate_command(evaluation.get('threads')))}"

@@ -29,7 +29,7 @@ SCALE = "anomaly map, in the range of the method over the category's whole test 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image (S, S, 3) uint8 and its mask (S, S) bool, and for each variant the image as it sees it and its map.
+    """One image (S, S, 3) uint8, its mask (S, S) bool or None, and for each variant the image as seen and its map.
 
     Sizes and crops may differ from variant to variant. Maps are scaled to 0 .. 1.
     """
@@ -37,7 +37,7 @@ class Panel:
     category: str
     defect: str
     image: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None
     seen: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
 
@@ -71,20 +71,23 @@ def read_panels(report: Report, models: Path, category: str) -> Iterator[Panel]:
     shown = files[largest]
     chosen = choose(shown["defects"].tolist(), report.spec.images_per_category)
     if not chosen:
-        raise MaskrdError(f"{paths[largest]}: no defective image. Remove {category} from the figure's categories.")
+        remedy = f"Add one to {category}, or leave it out of datasets.{report.spec.dataset}.categories."
+        raise MaskrdError(f"{paths[largest]}: no defective image to show. {remedy}")
     for variant, file in files.items():
         if not np.array_equal(file["names"], shown["names"]):
             raise MaskrdError(f"{paths[variant]}: other images than {paths[largest]}. Delete both to make them anew.")
     for place in chosen:
         images = {variant: file["images"][place].transpose(1, 2, 0) for variant, file in files.items()}
         maps = {variant: _scale(file, place) for variant, file in files.items()}
-        yield Panel(category, str(shown["defects"][place]), images[largest], shown["masks"][place], images, maps)
+        mask = shown["masks"][place] if "masks" in shown else None
+        yield Panel(category, str(shown["defects"][place]), images[largest], mask, images, maps)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
-            return {key: file[key] for key in ("images", "masks", "maps", "defects", "names", "low", "high")}
+            wanted = ("images", "maps", "defects", "names", "low", "high")
+            return {key: file[key] for key in (*wanted, *(key for key in file if key == "masks"))}
     except FileNotFoundError:
         raise MaskrdError(f"{path}: missing. Ask Snakemake for the figure, which makes it first.") from None
     except (OSError, ValueError, KeyError, BadZipFile) as error:
@@ -138,7 +141,10 @@ def draw(report: Report, panels: Sequence[Panel]) -> Figure:
 def _draw_row(panel: Panel, line: Sequence[Axes]) -> None:
     line[0].set_ylabel(f"{row_name(panel.category)}\n{panel.defect.replace('_', ' ')}")
     line[0].imshow(panel.image)
-    line[1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1)
+    if panel.mask is None:
+        line[1].text(0.5, 0.5, "none", ha="center", va="center", transform=line[1].transAxes)
+    else:
+        line[1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1)
     for (variant, anomaly_map), plain, overlay in zip(panel.maps.items(), line[2::2], line[3::2], strict=True):
         plain.imshow(anomaly_map, cmap=COLORMAP, vmin=0, vmax=1)
         overlay.imshow(panel.seen[variant])

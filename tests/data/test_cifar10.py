@@ -58,8 +58,9 @@ def test_pixels_are_red_green_and_blue_planes(batches, tmp_path):
 def test_enlarging_keeps_planes_apart(tmp_path):
     record = np.repeat(np.array([10, 100, 200], np.uint8), 1024)
     content = np.concatenate([[np.uint8(3)], record]).astype(np.uint8).tobytes()
+    other = b"\5" + content[1:]
     for name in ("data_batch_1.bin", "test_batch.bin"):
-        (tmp_path / name).write_bytes(2 * content)
+        (tmp_path / name).write_bytes(2 * content + other)
     images = load_train(build_index("cifar10", "cat", tmp_path), tmp_path, 64).images
     assert images.shape == (2, 3, 64, 64)
     for plane, value in enumerate((10, 100, 200)):

@@ -53,6 +53,13 @@ def test_small_files_of_desktops_are_ignored(category):
     assert len(index_bolt(category).train) == 6
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir"])
+def test_hidden_folders_are_no_defects(category, name):
+    (category / "test" / name).mkdir()
+    shutil.copy(category / "test/good/000.png", category / "test" / name)
+    assert {entry.defect for entry in index_bolt(category).test} == {"good", "crack", "stain"}
+
+
 def truncate(category: Path) -> None:
     path = category / "train/good/003.png"
     path.write_bytes(path.read_bytes()[:1000])
@@ -86,6 +93,27 @@ def shrink_a_mask(category: Path) -> None:
 def paint_a_mask_with_ones(category: Path) -> None:
     path = category / "ground_truth/crack/000_mask.png"
     Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+
+
+def leave_good_tests_only(category: Path) -> None:
+    for name in ("crack", "stain"):
+        shutil.rmtree(category / "test" / name)
+
+
+def leave_defective_tests_only(category: Path) -> None:
+    shutil.rmtree(category / "test/good")
+
+
+def capitalise_good(category: Path) -> None:
+    (category / "test/good").rename(category / "test/Good")
+
+
+def link_to_nowhere(category: Path) -> None:
+    (category / "train/good/900.png").symlink_to("/nowhere.png")
+
+
+def nest_a_folder(category: Path) -> None:
+    (category / "train/good/more").mkdir()
 
 
 def deepen_an_image(category: Path) -> None:
@@ -126,6 +154,11 @@ FAULTS = {
     "16-bit image": (deepen_an_image, ["train/good/002.png", "16 bits", "Convert"]),
     "no training images": (empty_training, ["bolt", "0 normal training image"]),
     "one training image": (leave_one_training_image, ["bolt", "1 normal training image", "at least 2"]),
+    "good tests only": (leave_good_tests_only, ["bolt", "no defective test images"]),
+    "defective tests only": (leave_defective_tests_only, ["bolt", "no good test images"]),
+    "Good": (capitalise_good, ["test/Good", "Rename it to good"]),
+    "dead link": (link_to_nowhere, ["train/good/900.png", "link", "Move it"]),
+    "folder among images": (nest_a_folder, ["train/good/more", "a folder", "Move it"]),
     "no test images": (empty_test, ["bolt", "no test images"]),
     "no folder test": (drop("test"), ["bolt/test", "missing", "train/good"]),
     "no folder train": (drop("train"), ["bolt/train/good", "missing"]),
@@ -257,6 +290,12 @@ def digest(category, tmp_path):
 
     compute.memory = memory
     return compute
+
+
+def test_a_dead_link_is_no_image(category, digest):
+    before = digest()
+    (category / "dead.png").symlink_to("/nowhere.png")
+    assert digest() == before
 
 
 def test_files_that_are_no_images_leave_the_digest(category, digest):

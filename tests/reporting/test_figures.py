@@ -136,6 +136,17 @@ def test_missing_damaged_and_unlike_files_are_named(tmp_path):
         write_figure(report, tmp_path, *output)
     write_maps(first, defects=("good",))
     write_maps(second, defects=("good",))
-    with pytest.raises(MaskrdError, match="no defective image"):
+    with pytest.raises(MaskrdError, match=r"no defective image.*datasets\.demo\.categories"):
         write_figure(report, tmp_path, *output)
     assert not output[0].exists()
+
+
+def test_a_category_without_masks_has_its_row(tmp_path):
+    report = make_report(categories=("stripes",))
+    (path,) = heatmaps(report, tmp_path)
+    write_maps(path)
+    with np.load(path) as file:
+        np.savez_compressed(path, **{key: file[key] for key in file if key != "masks"})
+    (panel,) = read_panels(report, tmp_path, "stripes")
+    assert panel.mask is None
+    assert "none" in [text.get_text() for axes in draw(report, [panel]).axes for text in axes.texts]

@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
+
 from maskrd import paper
 from maskrd.data.changes import content_digest, image_folder
 from maskrd.data.sources import load_sources
@@ -19,8 +21,18 @@ from maskrd.reporting.naming import report_name
 # with --sdm conda the rule's own environment comes before it.
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH')}")
 
+if sum(word.split("=")[0] == "--configfile" for word in sys.argv) > 1:
+    raise WorkflowError(
+        "--configfile stands there twice, and Snakemake reads the last one only. Name all files after one: "
+        "--configfile first.yaml second.yaml -- table1"
+    )
 try:
-    experiment = Experiment.load(config)
+    experiment = Experiment.load(
+        config,
+        defaults=yaml.safe_load(
+            Path(workflow.basedir, "config.yaml").read_text(encoding="utf-8")
+        ),
+    )
     SOURCES = load_sources(experiment.sources)
 except MaskrdError as error:
     raise WorkflowError(f"The configuration is not valid.\n{error}")
@@ -265,6 +277,8 @@ def reported_tables():
     planned = {file for name in PAPER_TABLES for file in metrics_files(name)}
 
     def costs_nothing(name):
+        if experiment.partial:
+            return any(Path(file).exists() for file in all_metrics(name))
         needed = {*all_metrics(name), *speed_file(name)} - planned
         return all(Path(file).exists() for file in needed)
 
