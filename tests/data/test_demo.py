@@ -22,7 +22,7 @@ from maskrd.data.digits import generate_digits
 from maskrd.data.index import GOOD, build_index
 from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import DIGITS_CLASSES
+from maskrd.experiment import DEMO_CATEGORIES, DIGITS_CLASSES
 from maskrd.metrics import auroc
 
 
@@ -121,3 +121,7 @@ def test_digits_are_the_same_every_time(tmp_path: Path) -> None:
     generate_digits(tmp_path / "b")
     for name in ("data_batch_1.bin", "test_batch.bin"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_configuration_knows_the_categories():
+    assert CATEGORIES == DEMO_CATEGORIES
