@@ -203,6 +203,8 @@ def test_status_of_a_model(experiment):
     assert status() == "interrupted"
     put(places.log("train"), "50%|##")
     assert status() == "running"
+    put(places.log("train"), "50%|##\nSIGINT: stopped in epoch 3; the next run goes on from here.\n")
+    assert status() == "interrupted"
     put(places.log("train"), "50%|##", age=1000)
     assert status() == "interrupted"
     put(places.log("train"), "50%|##\nError: the disk is full.\n")

@@ -17,13 +17,14 @@ STATUSES = (DONE, TRAINED, RUNNING, INTERRUPTED, FAILED, LEFT)
 COLORS = {DONE: "green", TRAINED: "green", RUNNING: "cyan", INTERRUPTED: "yellow", FAILED: "red", LEFT: "default"}
 ALIVE = 180  # seconds: progress bars write every few, reading the images of a category takes longer
 SHOWN = 10  # failures
+GOES_ON = "the next run goes on from here"  # how `training.Interrupted` ends
 
 
 def model_status(places: Places, now: float) -> str:
     """One of `STATUSES`; `now` in seconds since the epoch.
 
     done: tested; trained: to be tested. Without model: failed if the log ends with an error, running if it was
-    written to in the last three minutes, interrupted if it or a resumable state is there (the next run goes on).
+    written to in the last three minutes, interrupted if it says so, or if it or a resumable state is there.
     """
     if places.metrics.exists():
         return DONE
@@ -31,6 +32,8 @@ def model_status(places: Places, now: float) -> str:
     log = places.log("evaluate" if trained else "train")
     if log.exists() and error_of(log):
         return FAILED
+    if log.exists() and GOES_ON in "".join(_lines(log)[-1:]):
+        return INTERRUPTED
     if log.exists() and now - log.stat().st_mtime < ALIVE:
         return RUNNING
     if trained:
@@ -40,10 +43,14 @@ def model_status(places: Places, now: float) -> str:
 
 def error_of(log: Path) -> str:
     """The line with which a job gave up, or "": this package's message, or the last line of a traceback."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = _lines(log)
     traced = any(line.startswith("Traceback (most recent call last)") for line in lines)
     errors = [line for line in lines if line.startswith("Error: ")]
     return errors[-1] if errors else lines[-1] if traced else ""
+
+
+def _lines(log: Path) -> list[str]:
+    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
 def overview(experiment: Experiment) -> Group:
