@@ -58,11 +58,11 @@ def recipe(arguments: argparse.Namespace, **changes: object) -> tuple[Training, 
 def training_job(arguments: argparse.Namespace, settings: Training, folder: Path, images: int, cache_gb: float) -> Job:
     """A training on `images` generated images and a teacher of random weights, with all files in `folder`."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", images), ("test", 1)):
-        (folder / "data/noise" / split / "good").mkdir(parents=True)
+    for part, count in (("train/good", images), ("test/good", 1), ("test/noisy", 1)):
+        (folder / "data/noise" / part).mkdir(parents=True)
         for number in range(count):
             pixels = rng.integers(0, 256, (settings.image_size, settings.image_size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"data/noise/{split}/good/{number:03d}.png")
+            Image.fromarray(pixels).save(folder / f"data/noise/{part}/{number:03d}.png")
     build_index("demo", "noise", folder / "data", arguments.threads).write(folder / "index.json")
     torch.manual_seed(0)
     pyramid = ARCHITECTURES[arguments.backbone].build()

@@ -484,6 +484,11 @@ class Experiment(Section):
                 )
 
 
+def held_out_count(images: int, fraction: float) -> int:
+    """How many of so many normal training images are validated on instead of trained on (`validation_fraction`)."""
+    return round(images * fraction)
+
+
 def nulls_read(value: Any) -> Any:
     """`value` with null for the text "null": what stands below a key of `--config` arrives as text."""
     if isinstance(value, dict):

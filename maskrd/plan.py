@@ -4,7 +4,6 @@ FLOPs are those of convolutions and matrix products, counted on tensors without 
 the rate of a short measurement.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,9 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from maskrd.data.counts import Counts, published_counts
+from maskrd.data.index import Index
 from maskrd.data.sources import Source, load_sources
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Evaluation, Experiment, Model, Training
+from maskrd.experiment import Evaluation, Experiment, Model, Training, held_out_count
 from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
 from maskrd.places import Places
@@ -166,8 +166,8 @@ def measure_rate(
 def image_counts(places: Places) -> Counts | None:
     """From the category's index, or else the published number; None where there is neither."""
     if places.index.exists():
-        index = json.loads(places.index.read_text(encoding="utf-8"))
-        return Counts(len(index["train"]), len(index["test"]))
+        index = Index.read(places.index)
+        return Counts(len(index.train), len(index.test))
     return published_counts().get(places.model.dataset, {}).get(places.model.category)
 
 
@@ -228,7 +228,7 @@ class Plan:
 
     def training_bill(self, model: Model) -> Bill:
         settings, count, cost = self.settings(model)[0], self.counts[model], self.costs[model]
-        held_out = round(count.train * settings.validation_fraction)
+        held_out = held_out_count(count.train, settings.validation_fraction)
         images = count.train - held_out
         kept = cost.kept_bytes(settings, count.train) <= self.cache_bytes
         flops = settings.epochs * (images * cost.step_flops + held_out * (cost.test_flops - cost.teacher_flops))

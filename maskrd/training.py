@@ -24,7 +24,7 @@ from tqdm import tqdm
 from maskrd.data.index import Index
 from maskrd.data.samples import load_train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Training, canonical_json
+from maskrd.experiment import Training, canonical_json, held_out_count
 from maskrd.files import atomic_path, sha256_file, sha256_json, write_csv
 from maskrd.layers.resnet import count_parameters
 from maskrd.methods import build_method
@@ -117,7 +117,7 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 def split_validation(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Positions of training and of held-out normal images; test images are never used."""
     order = permutation(count, seed, SPLIT)
-    held_out = round(count * fraction)
+    held_out = held_out_count(count, fraction)
     if fraction and not 0 < held_out < count - 1:
         raise MaskrdError(
             f"validation_fraction {fraction} of {count} images leaves nothing to validate or to train on."

@@ -1,7 +1,7 @@
 """The bill before paying: counted as training runs it, each model once."""
 
-import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from maskrd import cli
 from maskrd.data.counts import published_counts
+from maskrd.data.index import Entry, Index
 from maskrd.data.sources import load_sources
 from maskrd.errors import MaskrdError
 from maskrd.experiment import KNOWN_CATEGORIES, Experiment
 from maskrd.layers.resnet import count_parameters
-from maskrd.plan import BATCH, NetworkCost, Plan, network_cost
+from maskrd.plan import BATCH, CPU_BATCH, NetworkCost, Plan, measure_rate, network_cost
 from maskrd.training import FeatureSource, Trainer
 from tests.conftest import ROOT
 
@@ -128,8 +129,8 @@ def test_choosing_on_the_test_set_pays_a_test_an_epoch(demo):
 
 
 def test_an_index_counts_where_there_is_one(demo, tmp_path):
-    (tmp_path / "data/demo").mkdir(parents=True)
-    (tmp_path / "data/demo/weave.json").write_text(json.dumps({"train": [{}] * 16, "test": [{}] * 3}))
+    entry = Entry("000.png")
+    Index("demo", "weave", (entry,) * 16, (entry,) * 3, {}).write(tmp_path / "data/demo/weave.json")
     plan = Plan(demo.model_copy(update={"results": tmp_path}), cache_gb=4)
     assert plan.bill(plan.models).images == 2 * demo.train["epochs"] * (16 + 48)
     assert not plan.uncounted
@@ -140,6 +141,40 @@ def test_a_category_without_a_known_count_is_named(demo, tmp_path):
     plan = Plan(demo.model_copy(update={"results": tmp_path, "datasets": {**demo.datasets, "demo": odd}}), cache_gb=4)
     assert plan.uncounted == ["demo/screws"]
     assert plan.bill(plan.models).models == 2
+
+
+def test_disk_memory_and_downloads(default_config):
+    """Of real sizes: three models of ResNet18 on screw, one of which another is tested with."""
+    datasets = default_config["datasets"] | {"mvtec_ad": {"categories": ["screw"]}}
+    spec = {"dataset": "mvtec_ad", "rows": "variants", "metrics": ["aupro"], "caption": "c"}
+    tables = {"t": spec | {"variants": ["maskrd", "mean_score", "no_fmm", "rd"]}}
+    config = {**default_config, "datasets": datasets, "backbones": ["resnet18"], "tables": tables, "figures": {}}
+    plan = Plan(Experiment.load(config), cache_gb=4)
+    archives, weights = plan.downloads()
+    assert [source.key for source in (*archives, *weights)] == ["datasets.mvtec_ad", "weights.resnet18"]
+    costs = {model.variant: plan.costs[model] for model in plan.models}
+    trained = [costs[variant].parameters for variant in ("maskrd", "no_fmm", "rd")]
+    disk = plan.disk_bytes()
+    assert disk["models"] == 4 * sum(trained)
+    assert disk["downloads"] == archives[0].size + (weights[0].size or 0)
+    assert disk["unpacked"] == archives[0].size
+    cost, images = costs["maskrd"], 320 * 3 * 256**2
+    networks = 4 * (4 * cost.parameters + cost.teacher_parameters)
+    (memory,) = {plan.memory_bytes()[model] for model in plan.models if model.variant == "maskrd"}
+    assert memory == networks + images + 320 * cost.feature_bytes + 16 * cost.activation_bytes
+    own = {**config, "datasets": datasets | {"mvtec_ad": {"categories": ["screw"], "path": "mine"}}}
+    assert Plan(Experiment.load(own), cache_gb=4).downloads()[0] == []
+
+
+def test_the_rate_is_flops_by_the_median_second(default_config, monkeypatch):
+    """A clock that gives every step two seconds, and the first, which warms up, a hundred."""
+    ticks = iter([0, 100, 100, 102, 102, 104, 104, 106])
+    monkeypatch.setattr("maskrd.plan.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    recipe = Experiment.load(default_config).recipe("mvtec_ad", "maskrd")
+    settings = recipe.training.model_copy(update={"image_size": 64})
+    rate = measure_rate(settings, recipe.evaluation, "demo_resnet18", "cpu", 1, 1)
+    step = network_cost(settings, recipe.evaluation, "demo_resnet18").step_flops
+    assert rate.flops == pytest.approx(step * CPU_BATCH / 2)
 
 
 def test_nothing_configured_is_told(demo):

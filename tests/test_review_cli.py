@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,15 +31,24 @@ from maskrd.reporting.explain import explain
 from maskrd.reporting.status import error_of, model_status, overview
 from maskrd.scoring import read_description
 from maskrd.training import train
+from tests.workflow.conftest import make_workspace
 
 ROOT = Path(__file__).parents[1]
 
 
-def snakemake(*arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def snakemake(tmp_path: Path) -> Callable[..., str]:
+    """Run Snakemake in a copy: in the checkout, a user's own run may be going on."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    workspace = make_workspace(folder)
+
+    def run(*arguments: str) -> str:
+        outcome = workspace.snakemake(*arguments, cores=1)
+        assert outcome.code == 0, outcome.output
+        return outcome.output
+
+    return run
 
 
 def jobs(output: str) -> set[str]:
@@ -76,7 +85,7 @@ def experiment(mine: Path, monkeypatch: pytest.MonkeyPatch):
     return load_experiment([mine])
 
 
-def test_audit_and_verdict_need_no_data_and_train_nothing(mine):
+def test_audit_and_verdict_need_no_data_and_train_nothing(mine, snakemake):
     output = snakemake("--configfile", str(mine), "--", "audit", "verdict")
     assert jobs(output) == {"check_means", "judge_claims", "judge", "audit", "verdict"}
     results = mine.parent / "results"
@@ -93,7 +102,7 @@ def test_audit_and_verdict_need_no_data_and_train_nothing(mine):
     assert jobs(plan) == {"judge", "judge_claims", "audit", "verdict"}
 
 
-def test_explain_prints_the_commands_that_snakemake_runs(mine, experiment):
+def test_explain_prints_the_commands_that_snakemake_runs(mine, experiment, snakemake):
     model = Model("mvtec_ad", "screw", "mean_score", "resnet18", 0)
     places = Places(experiment, model)
     plan = snakemake("--configfile", str(mine), "-n", "-p", "--", str(places.metrics))

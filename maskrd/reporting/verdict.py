@@ -27,7 +27,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from maskrd.data.counts import published_counts
-from maskrd.experiment import Model, Training
+from maskrd.experiment import Model, Training, held_out_count
 from maskrd.files import write_csv
 from maskrd.paper import OURS, TABLES, audit
 from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
@@ -196,7 +196,7 @@ def _differing(question: Question, run: Run) -> list[str]:
     if recorded.leaks:
         texts.append("a checkpoint chosen on the test images")
     published = published_counts()[run.model.dataset][run.model.category]
-    learned = published.train - round(published.train * recorded.validation_fraction)
+    learned = published.train - held_out_count(published.train, recorded.validation_fraction)
     for kind, images, wanted in (
         ("training", run.training.get("images"), learned),
         ("test", run.evaluation.get("images"), published.test),
