@@ -160,6 +160,17 @@ class Training(Section):
         return self.checkpoint == "best_on_test"
 
 
+# Settings that only some methods read. Elsewhere they stay as config.yaml has them, lest they make another model.
+READ_BY = {
+    "layers": ("maskrd", "stpm", "msfd", "asymmetric"),
+    **dict.fromkeys(("loss", "msff_channels", "msff_layers", "scconv", "scconv_fusion", "simam"), ("maskrd",)),
+    **dict.fromkeys(("fmm", "mask_ratio"), ("maskrd",)),
+    "mse_weight": ("mkd",),
+    "cosine_weight": ("msfd",),
+    **dict.fromkeys(("teacher_norm", "teacher_norm_momentum", "teacher_norm_passes"), ("asymmetric",)),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the numbers of one model, but for its data, teacher and seed."""
@@ -287,6 +298,7 @@ class Experiment(Section):
     figures: dict[Identifier, Figure]
 
     _recipes: dict[tuple[str, str], Recipe] = PrivateAttr(default_factory=dict)
+    _unread: dict[str, Any] = PrivateAttr(default_factory=dict)  # what a method doesn't read has these values
 
     @classmethod
     def load(cls, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> "Experiment":
@@ -298,6 +310,9 @@ class Experiment(Section):
             experiment = cls.model_validate(nulls_read(config))
         except ValidationError as error:
             raise MaskrdError(explain(error, cls, "config")) from None
+        experiment._unread = {
+            key: value for key, value in nulls_read(defaults or config)["train"].items() if key in READ_BY
+        }
         experiment._check_references()
         experiment._check_recipes(defaults or config)
         experiment._check_backbones()
@@ -339,6 +354,8 @@ class Experiment(Section):
         if {**self.train, **overrides}.get("checkpoint") == "best_on_test":
             overrides["selection"] = evaluation
         training = self._merge(Training, self.train, overrides, f"train (variant {variant})")
+        unread = {key: value for key, value in self._unread.items() if training.method not in READ_BY[key]}
+        training = self._merge(Training, training.model_dump(), unread, f"train (variant {variant})")
         if evaluation.score == "loss" and training.method != "mkd":
             raise MaskrdError(
                 f"variants.{variant}: score: loss is for method: mkd; {training.method} has scores max and mean."

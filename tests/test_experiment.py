@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Evaluation, Experiment, Model, Report, Training, canonical_json
+from maskrd.experiment import READ_BY, Evaluation, Experiment, Model, Report, Training, canonical_json
+from maskrd.methods import METHODS
+from tests.conftest import ROOT
 
 
 def complaint(config) -> str:
@@ -182,6 +184,31 @@ def test_settings_may_become_what_a_variant_stands_for(config, changed):
     config["variants"]["whole"] = {"simam": True}  # a mistake as ever
     with pytest.raises(MaskrdError, match="are the same recipe"):
         Experiment.load(config, defaults)
+
+
+@pytest.mark.parametrize("variant", ["stpm", "mkd", "msfd", "asymmetric"])
+def test_what_a_method_does_not_read_makes_no_other_model(config, variant):
+    defaults = copy.deepcopy(config)
+    before = Experiment.load(config, defaults).recipe("mvtec_ad", variant)
+    config["train"].update(mask_ratio=0.25, fmm=False, msff_channels=64, loss="flattened", scconv_fusion="all_channels")
+    config["train"].update({"cosine_weight": 2} if variant != "msfd" else {"mse_weight": 2})
+    assert Experiment.load(config, defaults).recipe("mvtec_ad", variant) == before
+    config["train"].update(image_size=64)
+    config["variants"]["mkd"].pop("image_size")
+    assert Experiment.load(config, defaults).recipe("mvtec_ad", variant) != before
+    defaults["variants"]["whole"] = defaults["variants"][variant] | {"simam": False}
+    with pytest.raises(MaskrdError, match="are the same recipe"):
+        Experiment.load(defaults)
+
+
+def test_methods_read_what_they_are_said_to(config):
+    """Every setting of a network that code of a method names is read by it, and no other."""
+    read = {method: set() for method in METHODS}
+    for method in METHODS:
+        text = (ROOT / f"maskrd/methods/{method}.py").read_text(encoding="utf-8")
+        read[method] = set(re.findall(r"settings\.(\w+)", text))
+    for key, methods in READ_BY.items():
+        assert {method for method, keys in read.items() if key in keys} == set(methods), key
 
 
 def test_a_misspelt_category_is_known_before_its_download(config):
