@@ -142,6 +142,7 @@ def _draw_row(panel: Panel, line: Sequence[Axes]) -> None:
     line[0].set_ylabel(f"{row_name(panel.category)}\n{panel.defect.replace('_', ' ')}")
     line[0].imshow(panel.image)
     if panel.mask is None:
+        line[1].set_box_aspect(1)  # as if there were an image
         line[1].text(0.5, 0.5, "none", ha="center", va="center", transform=line[1].transAxes)
     else:
         line[1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1)
