@@ -69,7 +69,7 @@ def _details(places: Places, run: Run | None) -> Iterator[str]:
     facts["resources"] = _existing(places.benchmark)
     yield from (f"  {key:15} {value}" for key, value in facts.items())
     yield f"  To make it, with all that it needs: snakemake --cores 8 -- {shlex.quote(str(places.metrics))}"
-    yield "  (with the same --configfile; add --force if it is there). Its two jobs alone, where index and teacher are:"
+    yield "  (and the --configfile of this command). Its two jobs alone, where index and teacher are there:"
     training, evaluation = ({}, {}) if run is None else (run.training, run.evaluation)
     yield f"    {shlex.join(places.train_command(training.get('threads')))}"
     yield f"    {shlex.join(places.evaluate_command(evaluation.get('threads')))}"

@@ -224,10 +224,12 @@ def _other_pro(question: Question, runs: Runs, seeds: Sequence[int]) -> list[str
     """The other PRO: per image as RD's published code has it, or pooled. Of ours print doesn't say which it is."""
     if question.cell.metric != "aupro":
         return []
-    if question.metric == "pro_per_image":
-        return [f"PRO per image, as its code has it; pooled {fmean(_means(question, runs, seeds, 'aupro')):.1f}"]
-    values = _means(question, runs, seeds, "pro_per_image")
-    return [f"PRO per image {fmean(values):.1f}"] if values else []
+    own = question.metric == "aupro"
+    values = _means(question, runs, seeds, "pro_per_image" if own else "aupro")
+    found = f"{fmean(values):.1f}" if values else "not measured"
+    if own:
+        return [f"PRO per image {found}"] if values else []
+    return [f"PRO per image, as its code has it; pooled {found}"]
 
 
 def _misprint(question: Question) -> list[str]:
