@@ -283,6 +283,12 @@ def test_nan_on_held_out_images_stops_as_well(training_job, monkeypatch):
     assert not job.model.exists()
 
 
+def test_others_may_read_a_model(training_job):
+    job = training_job("shared")
+    train(job)
+    assert job.model.stat().st_mode == job.history.stat().st_mode
+
+
 def test_seconds_outlive_a_kill(training_job, at_step):
     job = training_job("killed", epochs=2, state_minutes=0)
 

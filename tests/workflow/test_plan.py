@@ -219,3 +219,11 @@ def test_no_log_or_result_holds_an_absolute_path_of_this_machine(finished: Works
     for path, text in texts.items():
         assert str(Path.home()) not in text, path
         assert str(finished.folder) not in text, path
+
+
+def test_a_second_configfile_is_not_dropped_silently(clone: Workspace) -> None:
+    for name in ("one.yaml", "two.yaml"):
+        (clone.folder / name).write_text("seeds: [1]\n", encoding="utf-8")
+    outcome = clone.snakemake("-n", "--configfile", "one.yaml", "--configfile", "two.yaml", "--", "table1")
+    assert outcome.code != 0
+    assert "--configfile stands there twice" in outcome.output
