@@ -310,14 +310,13 @@ class Experiment(Section):
             experiment = cls.model_validate(nulls_read(config))
         except ValidationError as error:
             raise MaskrdError(explain(error, cls, "config")) from None
-        experiment._unread = {
-            key: value for key, value in nulls_read(defaults or config)["train"].items() if key in READ_BY
-        }
+        shipped = nulls_read(defaults or config)
+        experiment._unread = {key: value for key, value in shipped["train"].items() if key in READ_BY}
         experiment._check_references()
-        experiment._check_recipes(defaults or config)
+        experiment._check_recipes(shipped)
         experiment._check_backbones()
         experiment._check_leaks()
-        experiment._check_downloaded_categories((defaults or config)["datasets"]["mvtec_ad"]["categories"])
+        experiment._check_downloaded_categories(shipped["datasets"]["mvtec_ad"]["categories"])
         return experiment
 
     def __copy__(self) -> Self:
@@ -451,13 +450,13 @@ class Experiment(Section):
                 problem = unknown_key("datasets.mvtec_ad.categories", category, known)
                 raise MaskrdError(f"{problem} Categories of your own need datasets.mvtec_ad.path.")
 
-    def _check_recipes(self, defaults: dict[str, Any]) -> None:
+    def _check_recipes(self, shipped: dict[str, Any]) -> None:
         """Two names for one recipe are a mistake, most often a key that repeats its default.
 
         But not where the user's `train` or `evaluation` has just become what a variant stands for: these two then
         share one model.
         """
-        before = self.model_copy(update={name: nulls_read(defaults)[name] for name in ("train", "evaluation")})
+        before = self.model_copy(update={name: shipped[name] for name in ("train", "evaluation")})
         seen: dict[tuple[Recipe | str, ...], str] = {}
         for variant, difference in self.variants.items():
             recipes = (self.recipe(dataset, variant) for dataset in self.datasets)

@@ -12,6 +12,7 @@ from maskrd.files import sha256_file, write_text
 
 # Datasets whose categories don't have a folder each.
 SHARED_FILES = frozenset({"cifar10", "digits", "mtd", "stc"})
+HIDDEN = (".", "@")  # folders of systems and tools: .ipynb_checkpoints, @eaDir
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Besides, what CIFAR-10 and ShanghaiTech Campus come in. Other files make no difference to a model.
 READ_SUFFIXES = IMAGE_SUFFIXES | {".bin", ".npy"}
@@ -64,7 +65,7 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
         found += [path for name in names if is_read(name) and (path := Path(place, name)).exists()]  # no dead links
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(found)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskrd.data.changes import IMAGE_SUFFIXES, image_folder
+from maskrd.data.changes import HIDDEN, IMAGE_SUFFIXES, image_folder
 from maskrd.errors import MaskrdError
 from maskrd.files import write_text
 
-HIDDEN = (".", "@")  # of systems and tools: .ipynb_checkpoints, @eaDir
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 GOOD = "good"
 DEEP_MODES = ("I", "F")  # Pillow's; its conversion to 8 bits would cut all above 255
