@@ -1,21 +1,32 @@
-# Every table and figure of the paper, from nothing. What can be asked for:
+# Every table and figure of the paper. The main targets:
 #
 #   snakemake --cores 8 tables      Tables 1 to 7 (the default)
-#   snakemake --cores 8 table5      one of them; likewise every table and figure named in config.yaml
-#   snakemake --cores 8 robustness  every ablation_... table: what hangs on the choices that the paper leaves open
-#   snakemake --cores 8 supplement  Tables 1 to 7 as one PDF, with the printed tables' errata; needs a TeX engine
-#   snakemake --cores 1 audit       do the printed numbers add up, and bear out the text? Seconds, no data
-#   snakemake --cores 1 verdict     which printed numbers are reproduced by what was run so far; trains nothing
+#   snakemake --cores 8 table5      one of them; every table and figure in config.yaml is a target
+#   snakemake --cores 8 robustness  every ablation_... table: how much depends on choices where the paper is silent
+#   snakemake --cores 8 supplement  Tables 1 to 7 as one PDF, with the errata of the reported ones; needs a TeX engine
+#   snakemake --cores 8 anomaly_maps
+#                                   all anomaly maps as TIFF files, in the layout of MVTec's evaluation code
+#   snakemake --cores 1 audit       do the reported numbers add up? Seconds, no data
+#   snakemake --cores 1 verdict     which reported numbers and claims are reproduced so far; trains nothing
 #   snakemake --cores 8 report      one page of everything, for the browser
 #   snakemake --cores 8 -n          what would be run
 #
-# config.yaml is the experiment; `--configfile mine.yaml` is merged over it.
+# config.yaml is the experiment; `--configfile mine.yaml` is merged over it. If Snakemake runs in another folder,
+# config.yaml is the one in that folder. It may be absent: common.smk fills in every key that is missing.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
-min_version("9.27")
+# common.smk can't read the limits of resources of older versions, which have another type. Tried: 9.20 and 9.27.
+min_version("9.20")
+
+if Path("config.yaml").exists():
+
+    configfile: "config.yaml"
 
 
-configfile: "config.yaml"
+# For `--sdm apptainer`; ignored without it. docs/cluster.md says how to make the image.
+container: "maskrd.sif"
 
 
 # The first page of `snakemake --report`.
@@ -23,29 +34,15 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/demo.smk"
 
 
-if not experiment.partial:  # what can't be made anew is taken as it is
-
-    include: "workflow/rules/train.smk"
-
-
-include: "workflow/rules/tables.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/review.smk"
-include: "workflow/rules/report.smk"
-
-
-# Target rules stay in this file: Snakemake drops `default_target` of an included one.
+# The first rule is the default target.
 rule tables:
-    default_target: True
     input:
-        [table_files(name) + paired_files(name) for name in PAPER_TABLES],
+        [views.table_files(name) for name in views.paper_tables],
     localrule: True
     message:
-        "Tables of the paper are in {RESULTS}/tables."
+        f"Tables of the paper are in {files.results}/tables."
 
 
 for name in experiment.tables:
@@ -54,8 +51,7 @@ for name in experiment.tables:
         name:
             name
         input:
-            table_files(name),
-            paired_files(name),
+            views.table_files(name),
         localrule: True
 
 
@@ -65,69 +61,65 @@ for name in experiment.figures:
         name:
             name
         input:
-            figure_files(name),
+            views.figure_files(name),
         localrule: True
 
 
 rule robustness:
     input:
         [
-            table_files(name) + paired_files(name)
+            views.table_files(name)
             for name in experiment.tables
             if name.startswith("ablation_")
         ],
     localrule: True
     message:
-        "Ablations are in {RESULTS}/tables."
+        f"Ablations are in {files.results}/tables."
 
 
 rule supplement:
     input:
-        f"{RESULTS}/supplement.tex",
-        f"{RESULTS}/supplement.pdf",
+        files.supplement("tex"),
+        files.supplement("pdf"),
     localrule: True
     message:
-        "All tables with the errata of the printed ones: {input[1]}."
+        "All tables, with the errata of the reported ones: {input[1]}."
 
 
 rule downloads:
     input:
-        downloads(),
+        data.from_network(),
     localrule: True
     message:
-        "Everything from the network is here; the rest runs offline."
+        "All downloads are here. The rest runs offline."
+
+
+rule anomaly_maps:
+    input:
+        views.map_folders(),
+    localrule: True
+    message:
+        "Anomaly maps of all models of all tables are in {files.results}/anomaly_maps."
 
 
 rule models:
     input:
-        [model_files(name) for name in experiment.tables],
+        [views.weights(name) for name in experiment.tables],
     localrule: True
     message:
         "All models of all tables are trained."
 
 
-rule audit:
-    input:
-        f"{RESULTS}/audit.csv",
-        f"{RESULTS}/claims.csv",
-    localrule: True
-    message:
-        "Printed means: {input[0]}. The paper's claims: {input[1]}."
+include: "workflow/rules/data.smk"
+include: "workflow/rules/demo.smk"
 
 
-# Judges what is there when it starts; ask for it again after further trainings.
-rule verdict:
-    input:
-        VERDICT,
-        f"{RESULTS}/claims.csv",
-    localrule: True
-    message:
-        "Reported against reproduced: {input[1]}."
+if not experiment.partial:  # `partial: true` trains nothing and shows what exists
+
+    include: "workflow/rules/train.smk"
 
 
-rule report:
-    input:
-        REPORT,
-    localrule: True
-    message:
-        "Open {input} in a browser; it needs no other file."
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/review.smk"
+include: "workflow/rules/report.smk"

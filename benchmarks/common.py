@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image
 from torch import Tensor
 
-from maskrd.data.index import build_index
-from maskrd.experiment import Evaluation, Experiment, Training
-from maskrd.layers.resnet import ARCHITECTURES, init_weights, stage
+from maskrd.config.load import parse_experiment, shipped_configuration
+from maskrd.config.settings import Evaluation, Training
+from maskrd.config.teachers import ARCHITECTURES
+from maskrd.data.indexing import build_index
+from maskrd.engine.inputs import Job
+from maskrd.engine.machine import Machine, describe
+from maskrd.layers.resnet import init_weights, stage
 from maskrd.methods import build_method
 from maskrd.methods.maskrd import MaskedReverseDistillation
-from maskrd.runtime import describe
-from maskrd.teacher import Teacher, TeacherFile, save_teacher
-from maskrd.training import Job
+from maskrd.methods.teacher import Teacher, TeacherFile, build_pyramid, save_teacher
 
 ROOT = Path(__file__).parents[1]
 RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2")
@@ -45,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def recipe(arguments: argparse.Namespace, **changes: object) -> tuple[Training, Evaluation]:
     """The recipe of a variant of config.yaml on MVTec AD, with the options' values and `changes`."""
-    experiment = Experiment.load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    experiment = parse_experiment(shipped_configuration(ROOT.joinpath))
     if arguments.variant not in experiment.variants:
         sys.exit(f"--variant {arguments.variant}: known are {', '.join(experiment.variants)}")
     chosen = experiment.recipe("mvtec_ad", arguments.variant)
@@ -65,7 +66,7 @@ def training_job(arguments: argparse.Namespace, settings: Training, folder: Path
             Image.fromarray(pixels).save(folder / f"data/noise/{part}/{number:03d}.png")
     build_index("demo", "noise", folder / "data", arguments.threads).write(folder / "index.json")
     torch.manual_seed(0)
-    pyramid = ARCHITECTURES[arguments.backbone].build()
+    pyramid = build_pyramid(ARCHITECTURES[arguments.backbone])
     init_weights(pyramid)
     save_teacher(pyramid, TeacherFile(arguments.backbone, "0" * 64), folder / "teacher.safetensors")
     return Job(
@@ -74,11 +75,10 @@ def training_job(arguments: argparse.Namespace, settings: Training, folder: Path
         teacher=folder / "teacher.safetensors",
         model=folder / "model.safetensors",
         history=folder / "history.csv",
-        state=folder / "state",
+        store=folder / "store",
         recipe=settings,
         seed=0,
-        device=arguments.device,
-        threads=arguments.threads,
+        machine=Machine(arguments.device, arguments.threads),
         cache_gb=cache_gb,
         state_minutes=60,
     )

@@ -19,21 +19,21 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from maskrd import evaluation
-from maskrd.data.index import Index
+from maskrd.data.index_file import Index
 from maskrd.data.samples import load_train
-from maskrd.speed import take_turns
-from maskrd.training import train
+from maskrd.engine.scoring import Scorer, load_scorer
+from maskrd.engine.speed import take_turns
+from maskrd.engine.training import train
 
 BATCH_SIZE = 16
 ONE, BATCH, REFERENCE = "maskrd, batch 1", f"maskrd, batch {BATCH_SIZE}", "RD4AD's way, batch 1"
 
 
-def reference_score(tester: evaluation.Tester, arguments: argparse.Namespace, image: np.ndarray) -> Callable:
-    size, device = image.shape[-1], tester.device
-    image = tester.teacher.normalize(torch.from_numpy(image[None]).to(device)).cpu()
-    encoder = common.ReferenceEncoder(tester.teacher, device)
-    student = common.reference_student(tester.teacher, arguments, device).eval()
+def reference_score(scorer: Scorer, arguments: argparse.Namespace, image: np.ndarray) -> Callable:
+    size, device = image.shape[-1], scorer.device
+    image = scorer.teacher.normalize(torch.from_numpy(image[None]).to(device)).cpu()
+    encoder = common.ReferenceEncoder(scorer.teacher, device)
+    student = common.reference_student(scorer.teacher, arguments, device).eval()
 
     @torch.no_grad()
     def score() -> float:
@@ -49,27 +49,26 @@ def reference_score(tester: evaluation.Tester, arguments: argparse.Namespace, im
     return score
 
 
-def build_tester(arguments: argparse.Namespace, folder: Path) -> tuple[evaluation.Tester, np.ndarray]:
-    """An evaluation of a model trained for one step, and BATCH_SIZE images to score, uint8 (N, 3, H, W)."""
+def build_scorer(arguments: argparse.Namespace, folder: Path) -> tuple[Scorer, np.ndarray]:
+    """A model trained for one step, and BATCH_SIZE images to score, uint8 (N, 3, H, W)."""
     settings, tests = common.recipe(arguments, epochs=1, validation_fraction=0, patience=None, checkpoint="last")
     job = common.training_job(arguments, settings, folder, BATCH_SIZE, cache_gb=0)
     train(job)
-    files = (job.index, job.data, job.teacher, job.model)
-    tester = evaluation.Tester(evaluation.Job(*files, tests, job.recipe, arguments.device, arguments.threads))
+    scorer = load_scorer(job.model, job.teacher, tests, job.machine)
     images = load_train(Index.read(job.index), job.data, settings.image_size, arguments.threads).images
-    return tester, images
+    return scorer, images
 
 
 def measure(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        tester, images = build_tester(arguments, Path(folder))
+        scorer, images = build_scorer(arguments, Path(folder))
     calls = {
-        ONE: lambda: tester.score(images[:1]),
-        BATCH: lambda: tester.score(images),
-        REFERENCE: reference_score(tester, arguments, images[0]),
+        ONE: lambda: scorer.score(images[:1]),
+        BATCH: lambda: scorer.score(images),
+        REFERENCE: reference_score(scorer, arguments, images[0]),
     }
-    repeats = 10 if tester.device.type == "cuda" else 1
-    seconds = take_turns(calls, arguments.rounds, repeats, tester.device)
+    repeats = 10 if scorer.device.type == "cuda" else 1
+    seconds = take_turns(calls, arguments.rounds, repeats, scorer.device)
     seconds[BATCH] = [taken / BATCH_SIZE for taken in seconds[BATCH]]
     milliseconds = {name: common.summary([1000 * taken for taken in values]) for name, values in seconds.items()}
     reference = milliseconds[REFERENCE]["median"]
@@ -86,7 +85,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "ratio_batch_1": reference / milliseconds[ONE]["median"],
         f"ratio_batch_{BATCH_SIZE}": reference / milliseconds[BATCH]["median"],
         "ms_per_image": milliseconds,
-        "machine": common.machine(tester.device),
+        "machine": common.machine(scorer.device),
     }
 
 

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskrd.speed import take_turns
-from maskrd.training import FeatureSource, Trainer
+from maskrd.engine.features import FeatureSource
+from maskrd.engine.inputs import load_inputs
+from maskrd.engine.loop import Trainer
+from maskrd.engine.speed import take_turns
 
 CACHE_GB = 4  # as `maskrd train` has it
 OURS, REFERENCE = "maskrd", "RD4AD's loop"
@@ -74,7 +76,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         cache_gb = 0 if arguments.no_cache else CACHE_GB
         job = common.training_job(arguments, settings, Path(folder), 2 * arguments.batch_size, cache_gb)
-        trainer = Trainer(job)
+        trainer = Trainer(load_inputs(job))
     ours, kept = our_step(trainer, cache_gb)
     products = common.peak_candidates(trainer.device, arguments.precision)
     calls = {OURS: ours, REFERENCE: reference_step(trainer, arguments)}

@@ -1,4 +1,4 @@
-"""Image and pixel metrics of anomaly detection: exact AUROC and AUPRO, and the PRO that other codes print.
+"""Image and pixel metrics of anomaly detection: exact AUROC, AP, greatest F1 and AUPRO, and other codes' PRO.
 
 PRO is the per-region overlap (Bergmann et al., "Uninformed Students", CVPR 2020, and "The MVTec Anomaly
 Detection Dataset", IJCV 2021): at a threshold, the fraction of each connected defect region that is found,
@@ -6,7 +6,8 @@ averaged over the regions of the whole test set. AUPRO is the area under PRO aga
 (FPR) up to a limit, divided by that limit.
 
 Published PRO values don't all follow that definition, so its two common relatives are here too, under their
-own names: `pro_per_image` is what RD4AD's evaluation prints, `pro_pooled_thresholds` the usual approximation.
+own names: `pro_per_image` is what RD4AD's evaluation prints, `pro_pooled_thresholds` the usual approximation,
+`pro_rescaled` what STPM's evaluation prints.
 
 Everywhere below `masks` is bool (N, H, W), true on defects, `maps` is float (N, H, W), higher meaning more
 anomalous, in any unit, and a region is an 8-connected set of defect pixels of one image. All functions raise
@@ -21,16 +22,32 @@ from scipy import ndimage
 
 FPR_LIMIT = 0.3  # the customary end of the PRO curve
 THRESHOLDS = 200  # of RD4AD's PRO
+STPM_THRESHOLDS = 4000
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
 class PixelMetrics:
-    """Both in [0, 1]; None where the test set has no defect pixel or no normal pixel."""
+    """All in [0, 1]; None where the test set has no defect pixel or no normal pixel."""
 
-    auroc: float | None
-    aupro: float | None
+    auroc: float | None = None
+    ap: float | None = None
+    f1max: float | None = None
+    aupro: float | None = None
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Summaries of a precision-recall curve, both in [0, 1]; None where only one class is present.
+
+    Every distinct score is a threshold, and what reaches it counts as found. `ap`, the average precision, is the
+    mean precision at the scores of the positives: each step in recall times the precision after it, as scikit-learn
+    has it. `f1max` is the greatest F1, the harmonic mean of precision and recall, over all thresholds.
+    """
+
+    ap: float | None = None
+    f1max: float | None = None
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
@@ -39,14 +56,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     `labels` (0 or 1) and `scores` have one shape, whatever it is. Raises ValueError if the shapes differ, a
     label is neither 0 nor 1, or a score isn't finite.
     """
-    labels, scores = np.asarray(labels), _as_float(scores)
-    _require_equal_shapes("labels", labels, "scores", scores)
-    _require_finite("scores", scores)
-    if labels.dtype != bool:
-        if not np.isin(labels, (0, 1)).all():
-            raise ValueError("labels must be 0 (normal) or 1 (anomalous)")
-        labels = labels.astype(bool)
-    positives, negatives = scores[labels], scores[~labels]
+    positives, negatives = _split(labels, scores)
     if not positives.size or not negatives.size:
         return None
     if positives.size > negatives.size:
@@ -57,20 +67,32 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return _auroc_from_ranks(*_ranks(positives, negatives), negatives.size)
 
 
+def precision_recall(labels: ArrayLike, scores: ArrayLike) -> PrecisionRecall:
+    """AP and the greatest F1 of `scores`; arguments and errors are those of `auroc`."""
+    positives, negatives = _split(labels, scores)
+    if not positives.size or not negatives.size:
+        return PrecisionRecall()
+    positives.sort()
+    negatives.sort()
+    return _precision_recall(positives, _ranks(positives, negatives)[0], negatives.size)
+
+
 def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> PixelMetrics:
-    """Exact AUROC and AUPRO over all pixels of a test set, from one sort of the normal pixels.
+    """Exact AUROC, AP, greatest F1 and AUPRO over all pixels of a test set, from one sort of the normal pixels.
 
     Every distinct score is a threshold, consecutive points of a curve are joined by straight lines, and the
-    PRO curve is interpolated at the FPR `limit`. Needs about as much memory again as `maps`
-    takes, and some 60 bytes for each defective pixel.
+    PRO curve is interpolated at the FPR `limit`. AP and F1 are those of `PrecisionRecall`. Needs about as much
+    memory again as `maps` takes, and some 60 bytes for each defective pixel.
     """
     masks, maps = _checked(masks, maps, limit)
     scores, negatives = maps[masks], maps[~masks]
     if not scores.size or not negatives.size:
-        return PixelMetrics(None, None)
+        return PixelMetrics()
     negatives.sort()
     order = np.argsort(scores)  # searching for ascending scores stays in the cache: five times faster
-    below, not_above = _ranks(scores[order], negatives)
+    scores = scores[order]
+    below, not_above = _ranks(scores, negatives)
+    curve = _precision_recall(scores, below, negatives.size)
 
     # In units of the limit: the FPR at which the falling threshold reaches a defect pixel, and how much FPR
     # the normal pixels of the same score add; over that stretch the pixel counts in proportion.
@@ -84,7 +106,8 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -
     regions = _regions(masks)[order]
     # Summing each region before dividing by its size makes a perfect result exactly 1.
     aupro_value = (np.bincount(regions, weights=area) / np.bincount(regions)).mean()
-    return PixelMetrics(_auroc_from_ranks(below, not_above, negatives.size), float(aupro_value))
+    area = _auroc_from_ranks(below, not_above, negatives.size)
+    return PixelMetrics(area, curve.ap, curve.f1max, float(aupro_value))
 
 
 def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> float | None:
@@ -92,12 +115,31 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> float 
     return pixel_metrics(masks, maps, limit).aupro
 
 
+def pro_curve(masks: ArrayLike, maps: ArrayLike, points: int = 100, limit: float = FPR_LIMIT) -> NDArray | None:
+    """FPR, evenly spaced from 0 to `limit`, and PRO there: float (2, points), for drawing. None without either class.
+
+    A region's pixels are found where they aren't below the threshold, the normal pixels' quantile.
+    """
+    masks, maps = _checked(masks, maps, limit)
+    scores, negatives = maps[masks], maps[~masks]
+    if not scores.size or not negatives.size:
+        return None
+    fpr = np.linspace(0, limit, points)
+    places = ((1 - fpr) * (negatives.size - 1)).round().astype(int)
+    thresholds = np.partition(negatives, np.unique(places))[places]
+    regions = _regions(masks)
+    weights = 1 / np.bincount(regions)
+    order = np.argsort(scores)
+    missed = np.concatenate([[0], np.cumsum(weights[regions[order]])]) / weights.size
+    return np.stack([fpr, 1 - missed[np.searchsorted(scores[order], thresholds, side="left")]])
+
+
 def pro_per_image(
     masks: ArrayLike, maps: ArrayLike, thresholds: int = THRESHOLDS, limit: float = FPR_LIMIT
 ) -> float | None:
     """RD4AD's PRO: that of `pro_pooled_thresholds` for each defective image alone, then the mean over images.
 
-    Not the standard quantity: it sees no normal image, sets thresholds and FPR anew for every image, and
+    It is not the standard quantity: it sees no normal image, sets thresholds and FPR again for every image, and
     gives an image the same weight whether it has one region or many. Source: `test.py` of the code published
     with Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022.
 
@@ -131,12 +173,45 @@ def pro_pooled_thresholds(
     return _threshold_pro(masks, maps, thresholds, limit) if masks.any() else None
 
 
+def pro_rescaled(
+    masks: ArrayLike, maps: ArrayLike, thresholds: int = STPM_THRESHOLDS, limit: float = FPR_LIMIT
+) -> float | None:
+    """STPM's PRO: pooled, equally spaced thresholds, and both axes stretched so that the kept points span 0 to 1.
+
+    Points with an FPR of at most `limit` are kept. Of these the least FPR and the least PRO become 0, the greatest
+    become 1. So the level of the curve is lost and its shape alone counts: a PRO that is low everywhere may score as
+    one that is high everywhere. Source: the evaluation published with Wang et al., "Student-Teacher Feature Pyramid
+    Matching for Anomaly Detection", BMVC 2021 (gdwang08/STFPM, commit 2598a5e).
+
+    None without defect or normal pixels, for constant maps, and where the kept points have one FPR or one PRO.
+    """
+    masks, maps = _checked(masks, maps, limit, thresholds)
+    if not masks.any() or masks.all():
+        return None
+    fpr, pro = _threshold_curve(masks, maps, thresholds)
+    kept = fpr <= limit
+    fpr, pro = fpr[kept], pro[kept]
+    if fpr.size < 2 or np.ptp(fpr) == 0 or np.ptp(pro) == 0:
+        return None
+    return float(-np.trapezoid((pro - pro.min()) / np.ptp(pro), (fpr - fpr.min()) / np.ptp(fpr)))
+
+
 def _threshold_pro(masks: NDArray, maps: NDArray, thresholds: int, limit: float) -> float | None:
     """`pro_pooled_thresholds` for checked arrays that have a defect."""
+    fpr, pro = _threshold_curve(masks, maps, thresholds)
+    kept = fpr < limit
+    if np.count_nonzero(kept) < 2 or not fpr[kept].any():
+        return None
+    fpr, pro = fpr[kept], pro[kept]
+    return float(-np.trapezoid(pro, fpr / fpr.max()))  # the FPR falls as the cuts rise
+
+
+def _threshold_curve(masks: NDArray, maps: NDArray, thresholds: int) -> tuple[NDArray, NDArray]:
+    """FPR and PRO at equally spaced, ascending cuts; empty for constant maps."""
     # RD4AD sums its maps in float64, so its thresholds are float64 too.
     low, high = float(maps.min()), float(maps.max())
     if low == high:
-        return None
+        return np.empty(0), np.empty(0)
     cuts = np.arange(low, high, (high - low) / thresholds)
 
     false_positives = np.zeros(cuts.size, dtype=np.int64)
@@ -150,13 +225,7 @@ def _threshold_pro(masks: NDArray, maps: NDArray, thresholds: int, limit: float)
     weights = 1 / (sizes * sizes.size)
     cuts_passed = np.searchsorted(cuts, maps[masks], side="left")  # a pixel is found where score > cut
     gained = np.bincount(cuts_passed, weights=weights[regions], minlength=cuts.size + 1)
-    pro = np.cumsum(gained[::-1])[::-1][1:]
-
-    kept = fpr < limit
-    if np.count_nonzero(kept) < 2 or not fpr[kept].any():
-        return None
-    fpr, pro = fpr[kept], pro[kept]
-    return float(-np.trapezoid(pro, fpr / fpr.max()))  # the FPR falls as the cuts rise
+    return fpr, np.cumsum(gained[::-1])[::-1][1:]
 
 
 def _regions(masks: NDArray) -> NDArray:
@@ -173,6 +242,29 @@ def _regions(masks: NDArray) -> NDArray:
 def _ranks(scores: NDArray, negatives: NDArray) -> tuple[NDArray, NDArray]:
     """For each score, how many of the ascending `negatives` are below it, and how many aren't above it."""
     return np.searchsorted(negatives, scores, side="left"), np.searchsorted(negatives, scores, side="right")
+
+
+def _precision_recall(positives: NDArray, below: NDArray, n_negatives: int) -> PrecisionRecall:
+    """Of ascending `positives`, each with how many negatives are `below` it.
+
+    Recall and F1 rise only where the falling threshold reaches a positive, so no other threshold is looked at.
+    """
+    found = positives.size - np.searchsorted(positives, positives, side="left")
+    predicted = found + (n_negatives - below)
+    f1 = 2 * found / (positives.size + predicted)
+    return PrecisionRecall(float((found / predicted).mean()), float(f1.max()))
+
+
+def _split(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
+    """The scores of the positives and of the negatives, checked: arrays of their own."""
+    labels, scores = np.asarray(labels), _as_float(scores)
+    _require_equal_shapes("labels", labels, "scores", scores)
+    _require_finite("scores", scores)
+    if labels.dtype != bool:
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError("labels must be 0 (normal) or 1 (anomalous)")
+        labels = labels.astype(bool)
+    return scores[labels], scores[~labels]
 
 
 def _auroc_from_ranks(below: NDArray, not_above: NDArray, n_negatives: int) -> float:

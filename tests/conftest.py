@@ -3,24 +3,47 @@
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from maskrd.experiment import Evaluation, Training
+from maskrd.config.load import shipped_configuration
+from maskrd.config.methods import settings_class
+from maskrd.config.settings import Evaluation, Training
+from maskrd.config.teachers import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from maskrd.training import Job
+    from maskrd.engine.evaluation import Job as EvaluationJob
+    from maskrd.engine.inputs import Job
 
 # Before torch is imported: tests run beside other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SIDE = 64  # pixels
+# A method in a file of the user's.
+SQUEEZE = """
+import torch
+from maskrd.methods.base import Method, cosine_distance, upsample
+
+
+class Squeeze(Method):
+    def __init__(self, settings, teacher):
+        super().__init__(settings, teacher)
+        width = teacher.architecture.channels(1)
+        self.student = torch.nn.Conv2d(width, width, 1)
+
+    def loss(self, images, features):
+        return cosine_distance(features[0], self.student(features[0])).mean()
+
+    def anomaly_maps(self, images, features, evaluation):
+        maps = upsample(cosine_distance(features[0], self.student(features[0])), images.shape[2:])
+        return maps
+"""
 TINY = {"image_size": 32, "epochs": 3, "batch_size": 2, "msff_channels": 32, "precision": "fp32"}
 
 
@@ -57,22 +80,28 @@ def write_category(root: Path, category: str = "bolt", masks: bool = True) -> Pa
     return folder
 
 
+def training_settings(values: dict[str, Any]) -> Training:
+    """The settings of the method that `values` name; keys of other methods are left out, as in an experiment."""
+    section = settings_class("train.method", values["method"])
+    return section.read("train", {key: value for key, value in values.items() if key in section.model_fields})
+
+
 @pytest.fixture(scope="session")
 def default_config() -> dict[str, Any]:
-    """config.yaml as it is in the repository; not to be changed."""
-    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    """config.yaml over the catalogue, as they are in the repository; not to be changed."""
+    return shipped_configuration(ROOT.joinpath)
 
 
 @pytest.fixture
 def config(default_config: dict[str, Any]) -> dict[str, Any]:
-    """A copy of config.yaml to be changed."""
+    """A copy of the shipped configuration, to be changed."""
     return copy.deepcopy(default_config)
 
 
 @pytest.fixture(scope="session")
 def recipe(default_config: dict[str, Any]) -> Callable[..., Training]:
     """Settings of a training of seconds: config.yaml's, made tiny, then as the keywords say."""
-    return lambda **changes: Training.model_validate({**default_config["train"], **TINY, **changes})
+    return lambda **changes: training_settings({**default_config["train"], **TINY, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +125,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def index_file(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskrd.data.index import build_index
+    from maskrd.data.indexing import build_index
 
     path = tmp_path_factory.mktemp("index") / "bolt.json"
     build_index("demo", "bolt", data).write(path)
@@ -108,8 +137,8 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher of random weights: no good one, but frozen and as fast as any of its size."""
     import torch
 
-    from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid, init_weights
-    from maskrd.teacher import TeacherFile, save_teacher
+    from maskrd.layers.resnet import FeaturePyramid, init_weights
+    from maskrd.methods.teacher import TeacherFile, save_teacher
 
     torch.manual_seed(0)
     pyramid = FeaturePyramid(ARCHITECTURES["demo_resnet18"])
@@ -122,7 +151,8 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def training_job(tmp_path: Path, data: Path, index_file: Path, teacher_file: Path, recipe) -> "Callable[..., Job]":
     """Jobs with files below tmp_path: keywords of the recipe, `seed`, `name`, and any other field of Job."""
-    from maskrd.training import Job
+    from maskrd.engine.inputs import Job
+    from maskrd.engine.machine import Machine
 
     def build(name: str = "model", seed: int = 0, cache_gb: float = 1, state_minutes: float = 60, **changes) -> Job:
         files = {key: changes.pop(key) for key in ("index", "data", "teacher") if key in changes}
@@ -130,13 +160,37 @@ def training_job(tmp_path: Path, data: Path, index_file: Path, teacher_file: Pat
             **{"index": index_file, "data": data, "teacher": teacher_file, **files},
             model=tmp_path / name / "model.safetensors",
             history=tmp_path / name / "history.csv",
-            state=tmp_path / name / "state",
+            store=tmp_path / name / "store",
             recipe=recipe(**changes),
             seed=seed,
-            device="cpu",
-            threads=1,
+            machine=Machine("cpu"),
             cache_gb=cache_gb,
             state_minutes=state_minutes,
         )
+
+    return build
+
+
+@pytest.fixture
+def tested(training_job, tmp_path: Path, evaluation) -> "Callable[..., EvaluationJob]":
+    """Train and test a model of `bolt` in a results folder with its teacher; keywords of the recipe."""
+    from maskrd.engine.evaluation import Job as EvaluationJob
+    from maskrd.engine.evaluation import evaluate
+    from maskrd.engine.machine import Machine
+    from maskrd.engine.training import train
+
+    def build(blur_sigma: float = 1, **changes: Any) -> EvaluationJob:
+        home = tmp_path / "results/models/demo/bolt/maskrd/demo_resnet18/seed0"
+        job = training_job(**changes)
+        job = replace(job, model=home / "model.safetensors", history=home / "history.csv")
+        teacher = tmp_path / f"results/teachers/{job.teacher.name}"
+        teacher.parent.mkdir(parents=True)
+        teacher.write_bytes(job.teacher.read_bytes())
+        train(job)
+        test = EvaluationJob(
+            job.index, job.data, teacher, job.model, evaluation(blur_sigma=blur_sigma), job.recipe, Machine("cpu")
+        )
+        evaluate(test, home / "metrics.json", home / "scores.csv", home / "gallery.npz")
+        return test
 
     return build

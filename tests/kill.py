@@ -25,9 +25,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from maskrd.experiment import Metric
-from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid, init_weights
-from maskrd.teacher import TeacherFile, save_teacher
+from maskrd.config.settings import Metric
+from maskrd.config.teachers import ARCHITECTURES
+from maskrd.layers.resnet import FeaturePyramid, init_weights
+from maskrd.methods.teacher import TeacherFile, save_teacher
 from tests.conftest import write_category
 from tests.workflow.conftest import make_workspace
 
@@ -139,7 +140,7 @@ def run(folder: Path, kills: int, seed: int, categories: tuple[str, ...] = ("bol
             if not kill(start(folder), moments.uniform(0, seconds)):
                 break
             count.kills += 1
-            count.states_left += len(list((folder / RESULTS / "state").rglob("last.pt")))
+            count.states_left += len(list((folder / RESULTS / "store").rglob("last.pt")))
             now = tested_models(folder)
             count.retrained += sum(now.get(path) != date for path, date in finished.items())
             finished = now

@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from maskrd.preloaded import exit_code
+
 HEAVY = (
     "snakemake.cli", "snakemake.api", "snakemake.dag", "snakemake.workflow", "snakemake.scheduling.greedy", "pandas",
-    "torch", "rich.console", "maskrd.cli", "maskrd.experiment", "maskrd.reporting.layout",
+    "torch", "rich.console", "maskrd.cli", "maskrd.config.experiment", "maskrd.reporting.layout",
 )  # fmt: skip
 
 
@@ -52,14 +54,7 @@ def run(main: Callable[[], None], words: list[str], output: str) -> int:
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.argv = words
-        main()
-        code = 0
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+        code = exit_code(main)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

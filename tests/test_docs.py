@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
-from maskrd.experiment import Evaluation
+from maskrd.config.settings import Evaluation
+from maskrd.files import MARKER
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from maskrd.training import Job as TrainingJob
+    from maskrd.engine.inputs import Job as TrainingJob
 
-FOLDERS = ("", "docs", "results", "benchmarks")
+FOLDERS = ("", "docs", "docs/results", "results", "benchmarks")
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for name in FOLDERS for path in sorted((ROOT / name).glob("*.md"))]
 PROGRAMS = ("make", "snakemake", "maskrd", "python", ".venv/bin/")
 WALK = "snakemake --cores 2 --configfile workflow/config/demo.yaml small.yaml"
@@ -85,6 +87,10 @@ def targets_of_make(setting: Setting, command: str) -> None:
     in_shell(setting, command.partition("#")[0].rstrip() + " -n")
 
 
+def preloading_nothing(setting: Setting, command: str) -> None:
+    in_shell(setting, f"{shlex.quote(sys.executable)}{command.removeprefix('python')} true")
+
+
 def is_active(setting: Setting, command: str) -> None:
     """The tests' environment is active already; the Makefile makes the one that the command names."""
     assert ".venv/bin/activate" in command
@@ -121,23 +127,27 @@ def with_a_model(setting: Setting, command: str) -> None:
 
 
 SNAKEMAKE = r"(\.venv/bin/)?snakemake "
-AUDIT = rf"{SNAKEMAKE}--cores 1 audit"
+AUDIT = rf"{SNAKEMAKE}--cores 1 audit verdict"
 REPORT = rf"{SNAKEMAKE}--report\b"
 RULES = (
-    Rule(r"make [a-z-]+( +#.*)?", targets_of_make),
+    Rule(r"make [a-z-]+( TORCH=cpu)?( +#.*)?", targets_of_make),
     Rule(r"source \.venv/bin/activate", is_active),
     Rule(r"(mkdir -p|cp( -r)?) results/.*", in_shell),
     Rule(AUDIT, as_written),
     Rule(rf"{WALK} -- {CELL}/metrics\.json", with_small_images),
     Rule(rf"(?!{AUDIT}$)(?!{WALK} -- {CELL})(?!{REPORT}){SNAKEMAKE}.*", planned),
     Rule(rf"{REPORT}.*", with_nothing_to_report),
-    Rule(r"maskrd (explain|status)\b.*", as_written),
+    Rule(r"maskrd verify .*", as_written),
+    Rule(r"maskrd (explain .+|(prune|status)\b.*)", as_written),
     # `plan` measures every network for half a minute, tests/test_plan.py small ones; `train` is named, not shown.
-    Rule(r"maskrd (plan|train)", with_words("--help")),
+    Rule(r"maskrd (verify|explain|plan|train|predict|schema( .*)?|compare A B|--help)", with_words("--help")),
     Rule(r"maskrd predict MODEL IMAGES\.\.\. .*", with_a_model),
+    Rule(r"maskrd export( MODEL .*)?", with_words("--help")),
     Rule(rf"maskrd predict {CELL}.*", as_written),
     # Wrong options fail before --help is answered; tests/test_benchmarks.py runs all three.
     Rule(r"python benchmarks/\w+\.py.*", with_words("--help")),
+    Rule(r"python docs/results/tables\.py", as_written),
+    Rule(r"python -m maskrd\.preloaded", preloading_nothing),
     Rule(r"\.venv/bin/uv pip install .*", uv_knows),
     Rule(r"\.venv/bin/python -c .*", as_written),
 )
@@ -164,6 +174,24 @@ def without_other_blocks(text: str) -> str:
 def files(text: str) -> dict[str, str]:
     """The files that a document shows, by name."""
     return dict(re.findall(r"^```yaml\n# ([\w.]+\.yaml)\n(.*?)^```", text, re.M | re.S))
+
+
+def place_files(setting: Setting, text: str) -> None:
+    """The files that a document shows, and empty folders where they say that images lie.
+
+    The folders may be replaced by commands that generate images there.
+    """
+    for name, content in files(text).items():
+        (setting.folder / name).write_text(content, encoding="utf-8")
+        for dataset, entry in yaml.safe_load(content).get("datasets", {}).items():
+            folder = Path(entry.get("path", "/"))
+            if folder.is_absolute():  # no place of a test's
+                continue
+            for category in entry["categories"]:
+                (setting.folder / folder / category / "train/good").mkdir(parents=True, exist_ok=True)
+                (setting.folder / folder / category / MARKER).touch()
+            if dataset == "cifar10":
+                (setting.folder / folder / "test_batch.bin").touch()
 
 
 def rules_of(command: str) -> list[Rule]:
@@ -201,14 +229,16 @@ def setting(
     run_in: Callable[[Path], Runner],
 ) -> Setting:
     """A copy of what git would clone, in which the demo's small teacher needs no pre-training."""
-    from maskrd.evaluation import Job, evaluate
-    from maskrd.training import train
+    from maskrd.engine.evaluation import Job, evaluate
+    from maskrd.engine.machine import Machine
+    from maskrd.engine.training import train
 
     def model() -> "TrainingJob":
         job = training_job(epochs=1)
         train(job)
-        test = Job(job.index, job.data, job.teacher, job.model, evaluation(), job.recipe, "cpu", threads=1)
-        evaluate(test, job.model.with_name("metrics.json"), job.model.with_name("scores.csv"))
+        test = Job(job.index, job.data, job.teacher, job.model, evaluation(), job.recipe, Machine("cpu"))
+        outputs = (job.model.with_name(name) for name in ("metrics.json", "scores.csv", "gallery.npz"))
+        evaluate(test, *outputs)
         return job
 
     folder = tmp_path_factory.mktemp("clone")
@@ -235,8 +265,7 @@ def test_every_command_of_a_document_has_one_rule(document: str) -> None:
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if commands(text_of(name))])
 def test_the_commands_of_a_document_run(document: str, setting: Setting) -> None:
-    for name, content in files(text_of(document)).items():
-        (setting.folder / name).write_text(content, encoding="utf-8")
+    place_files(setting, text_of(document))
     for command in commands(text_of(document)):
         (rule,) = rules_of(command)
         rule.handle(setting, command)
@@ -245,8 +274,7 @@ def test_the_commands_of_a_document_run(document: str, setting: Setting) -> None
 def test_the_walks_on_generated_data_download_nothing(setting: Setting) -> None:
     """They promise minutes without a network; a file's default figure may ask for more than its tables."""
     text = text_of("docs/reviewers.md")
-    for name, content in files(text).items():
-        (setting.folder / name).write_text(content, encoding="utf-8")
+    place_files(setting, text)
     walks = [command for command in commands(text) if "small.yaml" in command or "parts.yaml" in command]
     plans = [planned(setting, command) for command in walks if command.startswith("snakemake ")]
     assert len(plans) >= 5
@@ -261,6 +289,6 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_a_command_that_no_rule_takes_is_found() -> None:
-    text = "Do `snakemake --cores 1 audit`, then\n\n```bash\nrm -rf results  # all\n```\n```yaml\na: `make x`\n```\n"
-    assert commands(text) == ["snakemake --cores 1 audit", "rm -rf results  # all"]
+    text = "Do `snakemake --cores 1 audit verdict`, then\n\n```bash\nrm -rf x  # all\n```\n```yaml\na: `make x`\n```\n"
+    assert commands(text) == ["snakemake --cores 1 audit verdict", "rm -rf x  # all"]
     assert [len(rules_of(command)) for command in commands(text)] == [1, 0]

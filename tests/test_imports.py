@@ -23,7 +23,16 @@ def imported(code: str) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["maskrd.cli", "maskrd.experiment", "maskrd.data.changes", "maskrd.data.sources"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "maskrd.cli",
+        "maskrd.config.experiment",
+        "maskrd.data.changes",
+        "maskrd.data.registry",
+        "maskrd.sources.registry",
+    ],
+)
 def test_what_plans_and_parses_imports_nothing_heavy(module):
     assert not imported(f"import {module}") & HEAVY
 
@@ -40,9 +49,10 @@ def test_training_and_evaluation_import_torch_alone(training_job, evaluation, tm
     job = training_job(epochs=1, batch_size=6)
     files = ["--index", job.index, "--data", job.data, "--teacher", job.teacher, "--model", job.model]
     recipe = ["--device", "cpu", "--recipe", job.recipe.model_dump_json()]
-    train = ["train", *files, *recipe, "--history", job.history, "--state", job.state]
+    train = ["train", *files, *recipe, "--history", job.history, "--store", job.store]
     evaluate = ["evaluate", *files, *recipe, "--evaluation", evaluation().model_dump_json()]
     evaluate += ["--metrics", tmp_path / "metrics.json", "--scores", tmp_path / "scores.csv"]
+    evaluate += ["--gallery", tmp_path / "gallery.npz"]
     calls = [[str(argument) for argument in command] for command in (train, evaluate)]
     loaded = imported(f"from maskrd.cli import app\nfor call in {calls!r}: app(call, standalone_mode=False)")
     assert json.loads((tmp_path / "metrics.json").read_text())["training"]["epochs"] == 1

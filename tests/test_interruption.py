@@ -11,7 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskrd.training import FeatureSource, Interrupted, Job, Trainer, train
+from maskrd.engine.features import FeatureSource
+from maskrd.engine.inputs import Job
+from maskrd.engine.interruption import Interrupted
+from maskrd.engine.loop import Trainer
+from maskrd.engine.training import train
 
 LONG = {"epochs": 40, "batch_size": 2}  # three steps an epoch, seconds in all
 SECONDS = 90  # a hung process fails the test
@@ -26,7 +30,7 @@ def command(job: Job) -> list[str]:
         "seed": job.seed,
         "model": job.model,
         "history": job.history,
-        "state": job.state,
+        "store": job.store,
         "device": "cpu",
     }
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
@@ -52,20 +56,20 @@ def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, t
             assert process.wait(SECONDS) == 128 + number, log.read_text()
         finally:
             process.kill()
-    assert f"{number.name}: stopped in epoch" in log.read_text()
-    assert (job.state / "last.pt").exists()
+    assert f"{number.name}: stopped;" in log.read_text()
+    assert (job.stored.folder / "last.pt").exists()
     assert not job.model.exists()
 
     again = subprocess.run(command(job), stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
     assert again.returncode == 0, again.stderr
-    assert "Going on from epoch" in again.stderr
+    assert "Continuing at epoch" in again.stderr
     unbroken = training_job("unbroken", **LONG)
     train(unbroken)
     weights = load_file(unbroken.model)
     resumed = load_file(job.model)
     assert all(torch.equal(resumed[name], weights[name]) for name in weights)
     assert job.history.read_text() == unbroken.history.read_text()
-    assert not job.state.exists()
+    assert not (job.stored.folder / "last.pt").exists()
 
 
 def test_a_signal_before_the_first_step_is_obeyed_at_once(training_job, monkeypatch):
@@ -81,4 +85,4 @@ def test_a_signal_before_the_first_step_is_obeyed_at_once(training_job, monkeypa
     job = training_job()
     with pytest.raises(Interrupted, match="SIGTERM"):
         train(job)
-    assert not (job.state / "last.pt").exists()
+    assert not (job.stored.folder / "last.pt").exists()

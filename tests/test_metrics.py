@@ -4,9 +4,19 @@ from itertools import product
 
 import numpy as np
 import pytest
-from sklearn.metrics import auc, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from maskrd.metrics import aupro, auroc, pixel_metrics, pro_per_image, pro_pooled_thresholds
+from maskrd.metrics import (
+    PixelMetrics,
+    PrecisionRecall,
+    aupro,
+    auroc,
+    pixel_metrics,
+    precision_recall,
+    pro_per_image,
+    pro_pooled_thresholds,
+    pro_rescaled,
+)
 
 
 def flood_regions(mask):
@@ -109,6 +119,57 @@ def test_auroc_equals_scikit_learn(share, dtype):
         assert auroc(labels.astype(int).tolist(), scores.tolist()) == expected
 
 
+def greatest_f1(labels, scores):
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return (2 * precision * recall / np.maximum(precision + recall, 1e-300)).max()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_precision_and_recall_are_those_of_scikit_learn(share, dtype):
+    """Whole numbers have ties between the classes."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = rng.random(60) < share
+        labels[:2] = True, False
+        scores = (rng.normal(size=60) * 3 + labels).astype(dtype)
+        found = precision_recall(labels, scores)
+        assert found.ap == pytest.approx(average_precision_score(labels, scores), abs=1e-12), seed
+        assert found.f1max == pytest.approx(greatest_f1(labels, scores), abs=1e-12), seed
+
+
+@pytest.mark.parametrize("levels", [None, 1, 4])
+def test_precision_and_recall_of_pixels_are_those_of_scikit_learn(levels):
+    for seed in range(10):
+        masks, maps = random_case(seed, levels)
+        found = pixel_metrics(masks, maps)
+        assert found.ap == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()), abs=1e-12), seed
+        assert found.f1max == pytest.approx(greatest_f1(masks.ravel(), maps.ravel()), abs=1e-12), seed
+
+
+def test_one_class_has_no_precision():
+    assert precision_recall([0, 0], [1, 2]) == precision_recall([1, 1], [1, 2]) == PrecisionRecall(None, None)
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+@pytest.mark.parametrize("limit", [0.05, 0.3])
+def test_aupro_is_the_mean_of_scikit_learns_partial_areas(levels, limit):
+    """A region's recall against the FPR of all normal pixels is a ROC curve, and PRO is the mean of these curves.
+
+    scikit-learn standardises a partial area: 0.5 for chance, 1 for a perfect curve.
+    """
+    for seed in range(10):
+        masks, maps = random_case(seed, levels)
+        normal, areas = maps[~masks], []
+        for image, pixels in all_regions(masks):
+            region = np.array([maps[image][pixel] for pixel in pixels])
+            labels = np.repeat([1, 0], [region.size, normal.size])
+            standardised = roc_auc_score(labels, np.concatenate([region, normal]), max_fpr=limit)
+            chance = limit**2 / 2
+            areas.append((2 * standardised - 1) * (limit - chance) + chance)
+        assert aupro(masks, maps, limit) == pytest.approx(np.mean(areas) / limit, abs=1e-10), seed
+
+
 def test_auroc_does_not_reorder_its_input():
     labels, scores = np.array([1, 0, 1, 0]), np.array([3.0, 1.0, 2.0, 2.0])
     assert auroc(labels, scores) == 0.875
@@ -140,7 +201,7 @@ def test_perfect_and_worst_maps():
     for seed in range(20):
         masks, _ = random_case(seed)
         perfect = pixel_metrics(masks, masks.astype(np.float32))
-        assert (perfect.auroc, perfect.aupro) == (1.0, 1.0)
+        assert perfect == PixelMetrics(1.0, 1.0, 1.0, 1.0)
         worst = pixel_metrics(masks, -masks.astype(np.float32))
         assert (worst.auroc, worst.aupro) == (0.0, 0.0)
 
@@ -182,6 +243,46 @@ def test_threshold_pro_is_that_of_the_loop(thresholds, limit):
     assert compared >= 4
 
 
+def slow_rescaled_pro(masks, maps, thresholds, limit):
+    """STPM's loop as its code is described: both axes from 0 to 1 over the points up to the limit."""
+    maps = maps.astype(np.float64)
+    regions = all_regions(masks)
+    low, high = maps.min(), maps.max()
+    points = []
+    for threshold in np.arange(low, high, (high - low) / thresholds):
+        found = maps > threshold
+        fpr = np.count_nonzero(found & ~masks) / np.count_nonzero(~masks)
+        if fpr <= limit:
+            points.append((fpr, mean_overlap(found, regions)))
+    fprs, pros = np.array(points).T
+    return auc((fprs - fprs.min()) / (fprs.max() - fprs.min()), (pros - pros.min()) / (pros.max() - pros.min()))
+
+
+@pytest.mark.parametrize("limit", [0.3, 1.0])
+def test_rescaled_pro_is_that_of_the_loop(limit):
+    compared = 0
+    for seed in range(8):
+        masks, maps = smooth_case(seed)
+        value = pro_rescaled(masks, maps, 300, limit)
+        if value is not None:
+            compared += 1
+            assert value == pytest.approx(slow_rescaled_pro(masks, maps, 300, limit), abs=1e-12), seed
+    assert compared >= 4
+
+
+def test_rescaled_pro_loses_the_level_of_the_curve():
+    """A second region that no threshold finds halves the exact PRO and leaves the rescaled one as it was."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((1, 40, 40), bool)
+    masks[0, 2:8, 2:8] = True
+    maps = rng.exponential(size=masks.shape).astype(np.float32) + masks
+    missed_masks, missed_maps = masks.copy(), maps.copy()
+    missed_masks[0, 20:26, 20:26] = True
+    missed_maps[missed_masks & ~masks] = 0
+    assert aupro(missed_masks, missed_maps) == pytest.approx(aupro(masks, maps) / 2, rel=0.05)
+    assert pro_rescaled(missed_masks, missed_maps) == pytest.approx(pro_rescaled(masks, maps), abs=0.02)
+
+
 @pytest.mark.parametrize("levels", [1, 4, 16])
 def test_threshold_pro_counts_ties_as_the_loop(levels):
     """Scores rounded to fractions: many pixels share one, some of them that of a threshold."""
@@ -219,12 +320,11 @@ def test_normal_images_count_only_when_pooled():
 @pytest.mark.parametrize("masks", [np.zeros((2, 8, 8), bool), np.ones((2, 8, 8), bool), np.zeros((0, 8, 8), bool)])
 def test_one_class_has_no_value(masks):
     maps = np.random.default_rng(0).normal(size=masks.shape).astype(np.float32)
-    metrics = pixel_metrics(masks, maps)
-    assert metrics.auroc is None
-    assert metrics.aupro is None
+    assert pixel_metrics(masks, maps) == PixelMetrics(None, None, None, None)
     assert auroc(masks, maps) is None
     assert pro_per_image(masks, maps) is None
     assert pro_pooled_thresholds(masks, maps) is None
+    assert pro_rescaled(masks, maps) is None
 
 
 def test_threshold_pro_has_no_value_where_the_loop_has_none():
@@ -233,6 +333,7 @@ def test_threshold_pro_has_no_value_where_the_loop_has_none():
     for maps_without in (np.zeros_like(maps), masks.astype(np.float32)):
         assert pro_per_image(masks, maps_without) is None
         assert pro_pooled_thresholds(masks, maps_without) is None
+        assert pro_rescaled(masks, maps_without) is None
 
 
 def test_threshold_pro_needs_two_points():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrd.optim import SGD, Adam
+from maskrd.engine.optim import SGD, Adam
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 LEARNING_RATE = 0.01

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskrd.pretraining import CLASSES, SIDE, draw_batch, draw_pictures, pretrain
-from maskrd.teacher import load_teacher
+from maskrd.demo.teachers import CLASSES, SIDE, draw_batch, draw_pictures, pretrain
+from maskrd.methods.teacher import load_teacher
 
 
 @pytest.fixture(scope="module")

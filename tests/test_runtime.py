@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+from maskrd.engine.evaluation import Job as EvaluationJob
+from maskrd.engine.evaluation import evaluate
+from maskrd.engine.loop import Trainer
+from maskrd.engine.machine import Machine
+from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
-from maskrd.evaluation import Job as EvaluationJob
-from maskrd.evaluation import evaluate
-from maskrd.teacher import Teacher
-from maskrd.training import Trainer, train
+from maskrd.methods.teacher import Teacher
 
 REASON = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 10.00 GiB"
 
@@ -32,6 +34,7 @@ def test_a_full_gpu_in_testing_names_what_to_change(training_job, evaluation, mo
     train(job)
     monkeypatch.setattr(Teacher, "forward", full)
     files = job.index, job.data, job.teacher, job.model
+    test = EvaluationJob(*files, evaluation(), job.recipe, Machine("cpu"))
     with pytest.raises(MaskrdError, match=r"out of memory.*gpu=1\)\.$"):
-        evaluate(EvaluationJob(*files, evaluation(), job.recipe, "cpu", 1), tmp_path / "m.json", tmp_path / "s.csv")
+        evaluate(test, tmp_path / "m.json", tmp_path / "s.csv", tmp_path / "g.npz")
     assert not (tmp_path / "m.json").exists()

@@ -10,16 +10,20 @@ from statistics import fmean
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from maskrd.data import samples
-from maskrd.data.index import Index
+from maskrd.data.index_file import Index
+from maskrd.engine.evaluation import Job as EvaluationJob
+from maskrd.engine.evaluation import evaluate
+from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.interruption import Interrupted
+from maskrd.engine.loop import Trainer
+from maskrd.engine.machine import Machine
+from maskrd.engine.scoring import read_training
+from maskrd.engine.selection import Selection
+from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
-from maskrd.evaluation import Job as EvaluationJob
-from maskrd.evaluation import evaluate
-from maskrd.selection import Selection
-from maskrd.training import Interrupted, Job, Trainer, train
 
 
 @pytest.fixture
@@ -38,11 +42,6 @@ def curve(job: Job) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def description(job: Job) -> dict:
-    with safe_open(job.model, framework="pt") as file:
-        return json.loads(file.metadata()["model"])
-
-
 def equal_weights(a: Job, b: Job) -> bool:
     one, two = load_file(a.model), load_file(b.model)
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
@@ -56,15 +55,16 @@ def test_the_kept_epoch_is_the_best_and_evaluates_to_its_score(leaking_job, eval
     scores = [line["test_score"] for line in curve(job)]
     best = scores.index(max(scores))
     assert len(set(scores)) > 1
-    assert description(job)["best_epoch"] == best + 1
+    assert read_training(job.model).best_epoch == best + 1
     shorter = leaking_job("shorter", testing, epochs=best + 1)
     train(shorter)
     assert equal_weights(job, shorter)
     files = (job.index, job.data, job.teacher, job.model)
     evaluate(
-        EvaluationJob(*files, evaluation(**testing), job.recipe, "cpu", 1),
+        EvaluationJob(*files, evaluation(**testing), job.recipe, Machine("cpu")),
         tmp_path / "metrics.json",
         tmp_path / "scores.csv",
+        tmp_path / "gallery.npz",
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     values = [metrics[name] for name in ("image_auroc", "pixel_auroc", "aupro")]
@@ -79,7 +79,7 @@ def test_a_worse_epoch_is_not_kept(leaking_job, monkeypatch):
         monkeypatch.setattr(Selection, "quality", lambda self, scores=scores: next(scores))
         job = leaking_job(f"best{best}", epochs=3)
         train(job)
-        assert description(job)["best_epoch"] == best
+        assert read_training(job.model).best_epoch == best
 
 
 def test_testing_changes_nothing_of_the_training(leaking_job, training_job, monkeypatch):
@@ -91,15 +91,15 @@ def test_testing_changes_nothing_of_the_training(leaking_job, training_job, monk
     train(leaking)
     train(honest)
     assert equal_weights(leaking, honest)
-    assert description(honest)["leak"] is None
+    assert read_training(honest.model).leak is None
     assert "test_score" not in curve(honest)[0]
 
 
 def test_it_is_told_in_the_log(leaking_job, training_job, caplog):
-    Trainer(leaking_job("leak"))
+    load_inputs(leaking_job("leak"))
     assert "LEAK: checkpoint: best_on_test" in caplog.text
     caplog.clear()
-    Trainer(training_job("honest"))
+    load_inputs(training_job("honest"))
     assert "LEAK" not in caplog.text
 
 
@@ -143,14 +143,14 @@ def test_a_stopped_training_ends_as_an_unbroken_one(leaking_job, monkeypatch, st
     train(stopped)
     assert equal_weights(stopped, unbroken)
     assert stopped.history.read_text() == unbroken.history.read_text()
-    assert description(stopped)["best_epoch"] == description(unbroken)["best_epoch"]
+    assert read_training(stopped.model).best_epoch == read_training(unbroken.model).best_epoch
 
 
 def test_held_out_images_stay_held_out(leaking_job):
     job = leaking_job("leak", epochs=2, validation_fraction=0.34)
     train(job)
     assert list(curve(job)[0]) == ["epoch", "loss", "validation_loss", "test_score"]
-    assert description(job)["images"] == 4
+    assert read_training(job.model).images == 4
 
 
 @pytest.mark.parametrize("missing", ["good", "defective"])
@@ -159,5 +159,5 @@ def test_a_test_set_of_one_kind_is_refused(leaking_job, tmp_path, missing):
     index = Index.read(job.index)
     kept = tuple(entry for entry in index.test if (entry.defect == "good") is (missing == "defective"))
     replace(index, test=kept).write(tmp_path / "index.json")
-    with pytest.raises(MaskrdError, match=r"demo/bolt: checkpoint: best_on_test compares.*Take checkpoint: last"):
+    with pytest.raises(MaskrdError, match=r"demo/bolt: checkpoint: best_on_test compares.*Use checkpoint: last"):
         train(replace(job, index=tmp_path / "index.json"))

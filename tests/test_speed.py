@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from maskrd import speed
+from maskrd.config.load import parse_experiment
+from maskrd.engine import speed
+from maskrd.engine.machine import Machine
+from maskrd.engine.scoring import Scorer
+from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment
-from maskrd.training import train
 
 VARIANTS = ["no_fmm", "maskrd"]
 
@@ -21,7 +23,7 @@ def report(config):
             "costs": True, "caption": "Mine.",
         }
     }  # fmt: skip
-    return Experiment.load(config).report("mine")
+    return parse_experiment(config).view("mine")
 
 
 def test_scores_every_variant_with_its_own_model(report, training_job, tmp_path, monkeypatch):
@@ -31,11 +33,11 @@ def test_scores_every_variant_with_its_own_model(report, training_job, tmp_path,
         train(job)
         job.model.rename(model)
     scored = []
-    score = speed.Scorer.score
+    score = Scorer.score
     monkeypatch.setattr(
-        speed.Scorer, "score", lambda self, x: (scored.append((self.training.fmm, x.shape)), score(self, x))[1]
+        Scorer, "score", lambda self, x: (scored.append((self.settings.fmm, x.shape)), score(self, x))[1]
     )
-    speed.write_speed(report, models, [jobs[0].teacher] * 2, tmp_path / "speed.json", "cpu", 1)
+    speed.write_speed(report, models, [jobs[0].teacher] * 2, tmp_path / "speed.json", Machine("cpu"))
     content = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert list(content["frames_per_second"]) == VARIANTS
     assert all(rate > 0 for rates in content["frames_per_second"].values() for rate in rates.values())
@@ -56,5 +58,5 @@ def test_the_first_round_is_not_counted():
 
 def test_costs_are_for_rows_of_variants(config):
     config["tables"]["table1"]["costs"] = True
-    with pytest.raises(MaskrdError, match=r"tables\.table1: .*costs: true is for rows: variants"):
-        Experiment.load(config)
+    with pytest.raises(MaskrdError, match=r"tables\.table1: .*costs: true needs rows: variants"):
+        parse_experiment(config)

@@ -1,13 +1,15 @@
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from maskrd.config.teachers import ARCHITECTURES
 from maskrd.errors import MaskrdError
-from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid
-from maskrd.teacher import Teacher, export_teacher, load_teacher
+from maskrd.layers.resnet import FeaturePyramid
+from maskrd.methods.teacher import Teacher, export_teacher, load_teacher
 
 REAL_WEIGHTS = Path(__file__).parents[2] / "shared/weights/resnet18_imagenet_stages1-3.safetensors"
 
@@ -39,10 +41,38 @@ def test_missing_unexpected_and_misshapen_keys_are_named(state, tmp_path):
     assert "1 of another shape (bn1.bias)" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "problem"),
+    [
+        (
+            "layer1.0.conv1.weight",
+            lambda value: value.index_fill(0, torch.tensor([3]), float("nan")),
+            "NaN or infinite",
+        ),
+        ("bn1.running_mean", lambda value: value + float("inf"), "NaN or infinite"),
+        ("layer2.0.conv1.weight", torch.zeros_like, "all zero"),
+        ("layer3.1.conv2.weight", lambda value: (1000 * value).int(), "not of a floating-point type"),
+        ("conv1.weight", lambda value: value.to(torch.complex64), "not of a floating-point type"),
+        ("bn1.running_var", lambda value: -value, "negative variances"),
+    ],
+)
+def test_values_that_no_trained_network_has_are_named(state, tmp_path, key, change, problem):
+    torch.save(state | {key: change(state[key])}, tmp_path / "weights.pth")
+    message = complaint(tmp_path / "weights.pth", tmp_path / "teacher.safetensors")
+    assert re.search(rf"Keys: 1 [^;]*{problem}[^;]* \({key}\)\. ", message)
+
+
+def test_half_precision_weights_are_accepted(state, tmp_path):
+    torch.save({name: value.half() for name, value in state.items()}, tmp_path / "weights.pth")
+    export_teacher("resnet18", tmp_path / "weights.pth", tmp_path / "teacher.safetensors")
+    teacher, _ = load_teacher(tmp_path / "teacher.safetensors")
+    assert teacher.pyramid.conv1.weight.dtype == torch.float32
+
+
 def test_weights_of_another_backbone_are_refused(tmp_path):
     other = FeaturePyramid(ARCHITECTURES["demo_resnet50"]).state_dict()
     save_file(other, tmp_path / "other.safetensors")
-    assert "are not weights of resnet18" in complaint(tmp_path / "other.safetensors", tmp_path / "out.safetensors")
+    assert "doesn't hold weights of resnet18" in complaint(tmp_path / "other.safetensors", tmp_path / "out.safetensors")
 
 
 def test_missing_file_names_the_key(tmp_path):
@@ -54,7 +84,7 @@ def test_missing_file_names_the_key(tmp_path):
 def test_files_of_something_else_are_refused(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    assert "not a readable .safetensors or .pth state dict" in complaint(path, tmp_path / "out.safetensors")
+    assert "can't be read as a .safetensors or .pth state dict" in complaint(path, tmp_path / "out.safetensors")
 
 
 def test_truncated_weights_are_refused(state, tmp_path):
@@ -62,13 +92,13 @@ def test_truncated_weights_are_refused(state, tmp_path):
         save(state, tmp_path / name)
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        assert "not a readable" in complaint(tmp_path / name, tmp_path / "out.safetensors")
+        assert "can't be read" in complaint(tmp_path / name, tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.zeros(2)])
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
-    assert "holds no state dict" in complaint(tmp_path / "weights.pth", tmp_path / "out.safetensors")
+    assert "doesn't hold a state dict" in complaint(tmp_path / "weights.pth", tmp_path / "out.safetensors")
 
 
 class Trap:
@@ -85,7 +115,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     torch.save({"conv1.weight": Trap(tmp_path / "sprung")}, tmp_path / "weights.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     for name in ("weights.pth", "bare.pth"):
-        assert "not a readable" in complaint(tmp_path / name, tmp_path / "out.safetensors")
+        assert "can't be read" in complaint(tmp_path / name, tmp_path / "out.safetensors")
     assert not (tmp_path / "sprung").exists()
 
 

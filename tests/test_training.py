@@ -1,13 +1,14 @@
 """Training: the same numbers every time, whatever interrupts it."""
 
 import csv
-import json
+import errno
 import os
 import resource
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,15 +17,21 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from maskrd.cli import app
-from maskrd.data.index import Index
+from maskrd.data.index_file import Index
 from maskrd.data.samples import load_train
+from maskrd.engine import training
+from maskrd.engine.features import FeatureSource
+from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.interruption import Interrupted
+from maskrd.engine.loop import Trainer
+from maskrd.engine.sampling import batches, split_validation
+from maskrd.engine.scoring import read_training
+from maskrd.engine.state import CONTENT, StateFolder
+from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file
 from maskrd.methods.maskrd import MaskedReverseDistillation
-from maskrd.scoring import read_description
-from maskrd.state import StateFolder
-from maskrd.teacher import load_teacher
-from maskrd.training import FeatureSource, Interrupted, Job, Trainer, batches, split_validation, train
+from maskrd.methods.teacher import load_teacher
 
 LONGER = {"epochs": 6, "validation_fraction": 0.34, "checkpoint": "best_validation"}
 
@@ -32,11 +39,6 @@ LONGER = {"epochs": 6, "validation_fraction": 0.34, "checkpoint": "best_validati
 def history(job: Job) -> list[dict[str, float]]:
     with job.history.open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def description(job: Job) -> dict:
-    with safe_open(job.model, framework="pt") as file:
-        return json.loads(file.metadata()["model"])
 
 
 def assert_same_model(a: Job, b: Job) -> None:
@@ -101,7 +103,7 @@ def test_training_lowers_the_loss(training_job):
 
 
 def test_one_step_lowers_the_loss_of_its_batch(training_job):
-    trainer = Trainer(training_job(fmm=False, learning_rate=1e-4, batch_size=6))
+    trainer = Trainer(load_inputs(training_job(fmm=False, learning_rate=1e-4, batch_size=6)))
     features = FeatureSource(trainer.teacher, trainer.images, "fp32", 6, cache_gb=1)
     positions = torch.arange(6)
     first, second = (trainer.step(features, positions).item() for _ in range(2))
@@ -111,13 +113,14 @@ def test_one_step_lowers_the_loss_of_its_batch(training_job):
 def test_the_model_describes_itself(training_job):
     job = training_job(seed=5, epochs=2)
     train(job)
-    said = description(job)
-    assert (said["dataset"], said["category"], said["backbone"], said["seed"]) == ("demo", "bolt", "demo_resnet18", 5)
-    assert said["recipe"] == job.recipe.model_dump(mode="json")
-    assert said["data_sha256"] == sha256_file(job.index)
-    assert said["teacher_sha256"] == sha256_file(job.teacher)
-    assert (said["epochs"], said["images"]) == (2, 6)
-    assert not job.state.exists()
+    said = read_training(job.model)
+    assert (said.dataset, said.category, said.backbone, said.seed) == ("demo", "bolt", "demo_resnet18", 5)
+    assert said.recipe == job.recipe
+    assert said.data_sha256 == sha256_file(job.index)
+    assert said.teacher_sha256 == sha256_file(job.teacher)
+    assert said.identity == job.stored.digest
+    assert (said.epochs, said.images) == (2, 6)
+    assert not (job.stored.folder / "last.pt").exists()
 
 
 def test_a_seed_decides_the_weights(training_job):
@@ -158,10 +161,10 @@ def test_a_stopped_training_ends_as_an_unbroken_one(training_job, unbroken, at_s
     assert interruption.value.exit_code == 128 + number
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert not job.model.exists()
-    assert (job.state / "last.pt").exists()
+    assert (job.stored.folder / "last.pt").exists()
     train(job)
     assert_same_model(job, unbroken)
-    assert not job.state.exists()
+    assert not (job.stored.folder / "last.pt").exists()
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(training_job, unbroken, at_step):
@@ -181,10 +184,10 @@ def test_what_a_kill_leaves_in_the_state_folder_does_no_harm(training_job, unbro
     at_step(5, kill)
     with pytest.raises(Killed):
         train(job)
-    (job.state / ".last.12345.tmp.pt").write_bytes(b"half a state")
+    (job.stored.folder / ".last.12345.tmp.pt").write_bytes(b"half a state")
     train(job)
     assert_same_model(job, unbroken)
-    assert not job.state.exists()
+    assert not (job.stored.folder / "last.pt").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "garbage", "remove"])
@@ -193,7 +196,7 @@ def test_a_torn_state_falls_back_to_the_one_before(training_job, unbroken, at_st
     at_step(7, kill)
     with pytest.raises(Killed):
         train(job)
-    last = job.state / "last.pt"
+    last = job.stored.folder / "last.pt"
     content = last.read_bytes()
     if damage == "remove":  # killed between two renames
         last.unlink()
@@ -201,7 +204,7 @@ def test_a_torn_state_falls_back_to_the_one_before(training_job, unbroken, at_st
         last.write_bytes({"truncate": content[:-500], "empty": b"", "garbage": b"\x80" * 900}[damage])
     with caplog.at_level("INFO"):
         train(job)
-    assert "Going on from epoch 3, step 1." in caplog.text
+    assert "Continuing at epoch 3, step 1." in caplog.text
     assert_same_model(job, unbroken)
 
 
@@ -211,9 +214,28 @@ def test_two_torn_states_start_anew(training_job, unbroken, at_step):
     with pytest.raises(Killed):
         train(job)
     for name in ("last.pt", "previous.pt"):
-        (job.state / name).write_bytes(b"")
+        (job.stored.folder / name).write_bytes(b"")
     train(job)
     assert_same_model(job, unbroken)
+
+
+def test_a_state_that_the_disk_or_the_permissions_hide_is_kept(tmp_path, monkeypatch):
+    states = StateFolder(tmp_path, 60)
+    states.save(dict.fromkeys(CONTENT))
+    whole = states.last.read_bytes()
+
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(states.last))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", refuse)
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(PermissionError):
+            states.load()
+    assert states.last.read_bytes() == whole
+    states.last.write_bytes(whole[:-9])
+    assert states.load() is None
+    assert (tmp_path / "unreadable.pt").read_bytes() == whole[:-9]
 
 
 def other_recipe(job: Job) -> Job:
@@ -241,20 +263,19 @@ def other_teacher(job: Job) -> Job:
 
 
 @pytest.mark.parametrize("change", [other_recipe, other_seed, other_data, other_teacher])
-def test_a_state_of_something_else_is_set_aside(training_job, at_step, change, caplog):
+def test_another_training_leaves_a_state_alone(training_job, at_step, change, caplog):
     job = training_job("job")
     at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         train(job)
-    state = (job.state / "last.pt").read_bytes()
     changed = change(job)
     train(changed)
-    assert "of another recipe, data or teacher" in caplog.text
-    (aside,) = job.state.parent.glob("state.set-aside-*")
-    assert (aside / "last.pt").read_bytes() == state
-    fresh = replace(changed, model=job.model.parent / "fresh/model.safetensors", state=job.model.parent / "fresh/state")
+    fresh = replace(changed, model=job.model.parent / "fresh/model.safetensors", store=job.model.parent / "fresh/store")
     train(fresh)
     assert_same_model(changed, fresh)
+    with caplog.at_level("INFO"):
+        train(job)
+    assert "Continuing at epoch 1, step 3." in caplog.text
 
 
 def test_nan_stops_and_keeps_the_last_good_state(training_job, monkeypatch):
@@ -267,10 +288,10 @@ def test_nan_stops_and_keeps_the_last_good_state(training_job, monkeypatch):
         return original(self, features, positions) * (float("nan") if steps == 5 else 1)
 
     monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(MaskrdError, match=r"loss is nan in epoch 2.*Lower learning_rate.*starts anew"):
+    with pytest.raises(MaskrdError, match=r"loss is nan in epoch 2.*Lower learning_rate.*starts from the beginning"):
         train(job)
     assert not job.model.exists()
-    state = torch.load(job.state / "last.pt", weights_only=True)
+    state = torch.load(job.stored.folder / "last.pt", weights_only=True)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 1)
     assert all(value.isfinite().all() for value in state["weights"].values())
 
@@ -300,7 +321,7 @@ def test_seconds_outlive_a_kill(training_job, at_step):
     with pytest.raises(Killed):
         train(job)
     train(job)
-    assert read_description(job.model)["seconds"] >= 1
+    assert read_training(job.model).seconds >= 1
 
 
 def test_a_hang_up_that_nohup_ignores_stays_ignored(training_job, at_step):
@@ -320,7 +341,7 @@ def test_seconds_count_what_methods_do_beside_their_steps(training_job, monkeypa
     monkeypatch.setattr(Trainer, "validate", lambda *given: time.sleep(0.5) or validate(*given))
     monkeypatch.setattr(MaskedReverseDistillation, "fit_teacher", lambda *_: time.sleep(0.5))
     train(job)
-    assert read_description(job.model)["seconds"] >= 1.5
+    assert read_training(job.model).seconds >= 1.5
 
 
 def test_a_diverging_training_stops_with_a_message(training_job):
@@ -347,21 +368,22 @@ def full_disk():
 def test_a_full_disk_is_told_and_leaves_the_state_before(training_job, unbroken, at_step, request):
     job = training_job("full", state_minutes=0, **LONGER)
     at_step(4, lambda: request.getfixturevalue("full_disk"))
-    with pytest.raises(MaskrdError, match=r"state: the training state cannot be saved"):
+    with pytest.raises(MaskrdError, match=r"the training state can't be saved"):
         train(job)
     request.getfixturevalue("full_disk")()
-    assert sorted(path.name for path in job.state.iterdir()) == ["last.pt", "previous.pt"]
+    assert sorted(path.name for path in job.stored.folder.glob("*.pt")) == ["last.pt", "previous.pt"]
     train(job)
     assert_same_model(job, unbroken)
 
 
 def test_a_full_disk_at_the_end_is_told_and_leaves_no_half_model(training_job, unbroken, monkeypatch, request):
     job = training_job("full", **LONGER)
-    original = Trainer.write
-    monkeypatch.setattr(Trainer, "write", lambda self: request.getfixturevalue("full_disk") and original(self))
-    with pytest.raises(MaskrdError, match=r"model\.safetensors: cannot be written.*Is the disk full"):
+    original = training.write
+    monkeypatch.setattr(training, "write", lambda *given: request.getfixturevalue("full_disk") and original(*given))
+    with pytest.raises(MaskrdError, match=r"model\.safetensors: can't be written.*Check the free space"):
         train(job)
-    assert [path.name for path in job.model.parent.iterdir()] == ["history.csv"]
+    assert not job.model.exists()
+    assert not job.stored.model.exists()
     monkeypatch.undo()
     request.getfixturevalue("full_disk")()
     train(job)
@@ -371,7 +393,7 @@ def test_a_full_disk_at_the_end_is_told_and_leaves_no_half_model(training_job, u
 def test_the_command_line_exits_as_stopped_by_its_signal(training_job, at_step):
     job = training_job(epochs=2)
     files = {"index": job.index, "data": job.data, "teacher": job.teacher, "model": job.model}
-    options = {**files, "history": job.history, "state": job.state, "recipe": job.recipe.model_dump_json()}
+    options = {**files, "history": job.history, "store": job.store, "recipe": job.recipe.model_dump_json()}
     command = ["train", "--device", "cpu", *(f"--{key}={value}" for key, value in options.items())]
     at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert CliRunner().invoke(app, command).exit_code == 128 + signal.SIGTERM
@@ -385,7 +407,7 @@ def test_patience_stops_early(training_job, monkeypatch):
     job = training_job(epochs=20, validation_fraction=0.34, patience=2, checkpoint="best_validation")
     train(job)
     assert [row["validation_loss"] for row in history(job)] == [3.0, 2.0, 2.5, 2.0]
-    assert (description(job)["epochs"], description(job)["best_epoch"]) == (4, 2)
+    assert (read_training(job.model).epochs, read_training(job.model).best_epoch) == (4, 2)
 
 
 def test_patience_counts_on_after_a_stop(training_job, monkeypatch, at_step):
@@ -418,7 +440,7 @@ def test_the_best_epoch_survives_a_stop(training_job, monkeypatch, at_step):
     with pytest.raises(Interrupted):
         train(stopped)
     train(stopped)
-    assert description(stopped)["best_epoch"] == 1
+    assert read_training(stopped.model).best_epoch == 1
     assert_same_model(stopped, unbroken)
 
 
@@ -482,8 +504,8 @@ def test_a_last_batch_of_one_image_joins_its_neighbour(count, size, expected):
 
 def test_states_are_saved_at_intervals(tmp_path, monkeypatch):
     now = 100.0
-    monkeypatch.setattr("maskrd.state.time.monotonic", lambda: now)
-    states = StateFolder(tmp_path / "state", "digest", interval=60)
+    monkeypatch.setattr("maskrd.engine.state.time.monotonic", lambda: now)
+    states = StateFolder(tmp_path / "state", interval=60)
     assert not states.due()
     now = 160.0
     assert states.due()

@@ -2,8 +2,10 @@
 
 import pytest
 
+from maskrd.config.load import parse_experiment
+from maskrd.config.settings import canonical_json
+from maskrd.config.view import View
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment, Report, canonical_json
 
 TABLE = {
     "dataset": "mvtec_ad", "rows": "variants", "variants": ["rd", "stpm", "mkd"], "metrics": ["aupro"], "caption": "",
@@ -11,7 +13,7 @@ TABLE = {
 
 
 def backbones(config, name: str) -> dict[str, list[str]]:
-    report = Experiment.load(config).report(name)
+    report = parse_experiment(config).view(name)
     found: dict[str, list[str]] = {}
     for model in report.models():
         found.setdefault(model.variant, []).append(model.backbone)
@@ -20,7 +22,7 @@ def backbones(config, name: str) -> dict[str, list[str]]:
 
 def complaint(config) -> str:
     with pytest.raises(MaskrdError) as error:
-        Experiment.load(config)
+        parse_experiment(config)
     return str(error.value)
 
 
@@ -42,17 +44,22 @@ def test_a_table_of_backbones_compares_them_all(config):
 
 def test_own_backbones_survive_the_command_line(config):
     config["tables"]["systems"] = TABLE
-    report = Experiment.load(config).report("systems")
-    assert list(Report.parse("--report", canonical_json(report)).models()) == list(report.models())
+    report = parse_experiment(config).view("systems")
+    assert list(View.parse("--view", canonical_json(report)).models()) == list(report.models())
 
 
 def test_used_backbones_are_the_configured_and_the_variants_own(config):
-    assert Experiment.load(config).used_backbones == (*config["backbones"], "vgg16")
+    assert parse_experiment(config).used_backbones == (*config["backbones"], "vgg16")
 
 
 def test_unknown_backbone_of_a_variant_is_named(config):
     config["variants"]["stpm"]["backbone"] = "resnet19"
     assert complaint(config) == "variants.stpm.backbone: unknown 'resnet19'. Did you mean 'resnet18'?"
+
+
+def test_a_backbone_of_another_kind_is_named(config):
+    config["variants"]["stpm"]["backbone"] = ["resnet18"]
+    assert complaint(config).startswith("variants.stpm.backbone: unknown")
 
 
 @pytest.mark.parametrize(("variant", "backbone"), [("mkd", "resnet18"), ("stpm", "vgg16")])
@@ -71,14 +78,14 @@ def test_mkd_has_no_place_in_a_table_of_resnets(config):
 
 def test_the_same_recipe_on_two_backbones_is_no_repetition(config):
     config["variants"]["rd_resnet18"] = {**config["variants"]["rd"], "backbone": "resnet18"}
-    Experiment.load(config)
+    parse_experiment(config)
     config["variants"]["rd_again"] = config["variants"]["rd_resnet18"]
     assert "variants.rd_again and variants.rd_resnet18 are the same recipe" in complaint(config)
 
 
 def test_a_score_that_the_method_lacks_is_refused(config):
     config["variants"]["rd"]["score"] = "loss"
-    assert complaint(config).startswith("variants.rd: score: loss is for method: mkd")
+    assert complaint(config).startswith("variants.rd: method maskrd doesn't have score loss")
 
 
 def test_a_crop_larger_than_the_image_is_refused(config):

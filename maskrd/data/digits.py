@@ -1,36 +1,13 @@
-"""scikit-learn's handwritten digits in CIFAR-10's binary format: the dataset `digits` of the demo.
+"""scikit-learn's handwritten digits (`maskrd/demo/digits.py`), in CIFAR-10's binary format."""
 
-1,797 images of 8x8 pixels with 17 levels of grey ("Optical Recognition of Handwritten Digits", UCI), a part of
-scikit-learn itself, so nothing is downloaded.
-"""
+from maskrd.data.cifar10 import binary_layout
+from maskrd.data.description import Counts, KnownDataset
 
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-
-from maskrd.data.cifar10 import SIDE
-from maskrd.files import atomic_path
-
-TEST_FRACTION = 1 / 3
-WHITE = 16  # the brightest grey of the original images
-
-
-def generate_digits(root: Path) -> None:
-    """Write data_batch_1.bin and test_batch.bin below `root`; a fixed split, stratified by digit."""
-    digits = load_digits()
-    images = np.stack([upscale(image) for image in digits.images])
-    records = np.concatenate([digits.target[:, None].astype(np.uint8), images.reshape(len(images), -1)], axis=1)
-    train, test = train_test_split(records, test_size=TEST_FRACTION, stratify=digits.target, random_state=0)
-    for name, part in (("data_batch_1.bin", train), ("test_batch.bin", test)):
-        with atomic_path(Path(root) / name) as temporary:
-            temporary.write_bytes(part.tobytes())
-
-
-def upscale(image: np.ndarray) -> np.ndarray:
-    """Grey (8, 8) in [0, WHITE] to uint8 (3, SIDE, SIDE)."""
-    grey = np.round(image * 255 / WHITE).astype(np.uint8)
-    picture = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return np.broadcast_to(np.asarray(picture), (3, SIDE, SIDE))
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DATASET = KnownDataset(
+    title="Digits (scikit-learn's)",
+    layout=binary_layout("digits", CLASSES),
+    # Two thirds of each class, rounded; a third of all.
+    counts={name: Counts(120, 599) for name in CLASSES},
+    generator="maskrd.demo.digits:generate_digits",
+)

@@ -1,40 +1,44 @@
 """Magnetic Tile Defects (Huang et al. 2020): one category, `tile`.
 
-MT_Free holds images without defects, five other folders those with; each image `Imgs/<name>.jpg` has its
-mask beside it as `<name>.png`. The authors give no split for anomaly detection. Ours is fixed:
-mtd_test_free.txt names the fifth of MT_Free that is tested, with all the defective images.
+MT_Free holds the images without defects, and five other folders those with defects. Each image `Imgs/<name>.jpg` has
+its mask beside it, `<name>.png`. The authors give no split for anomaly detection. Ours is fixed: all defective images
+are tested, and the fifth of MT_Free that mtd_test_free.txt names.
 """
 
 from importlib.resources import files
 from pathlib import Path
 
-from maskrd.data.index import Entry
+from maskrd.data.description import Counts, KnownDataset, Layout, Listing
+from maskrd.data.index_file import Entry
 from maskrd.errors import MaskrdError
 
+CATEGORIES = ("tile",)
 FREE = "MT_Free"
 DEFECTS = ("blowhole", "break", "crack", "fray", "uneven")
 
 
-def list_tiles(root: Path) -> tuple[list[Entry], list[Entry]]:
+def list_tiles(dataset: str, category: str, root: Path, threads: int) -> Listing:
     """Training and test entries, relative to `root`.
 
-    An image counts as defective by its folder: the masks of four Uneven images are empty, and a defect of a few
+    The folder says whether an image is defective: the masks of four Uneven images are empty, and a defect of a few
     pixels may vanish when its mask is resized.
-    Raises MaskrdError naming what is missing.
+    Raises MaskrdError with the name of what is missing.
     """
-    free, chosen = image_names(root, FREE), free_test_names()
+    from maskrd.data.images import check_entries
+
+    free, chosen = image_names(dataset, root, FREE), free_test_names()
     absent = sorted(chosen - {Path(name).name for name in free})
     if absent:
         raise MaskrdError(
             f"{root / FREE / 'Imgs'}: {len(absent)} of the {len(chosen)} normal test images are missing "
-            f"({', '.join(absent[:3])}, ...). Restore them: the split is fixed."
+            f"({', '.join(absent[:3])}, ...). Restore them, because the split is fixed."
         )
     train = [Entry(name) for name in free if Path(name).name not in chosen]
     test = [Entry(name) for name in free if Path(name).name in chosen]
     for defect in DEFECTS:
-        names = image_names(root, f"MT_{defect.capitalize()}")
+        names = image_names(dataset, root, f"MT_{defect.capitalize()}")
         test += [Entry(name, defect, mask_name(root, name)) for name in names]
-    return train, test
+    return Listing(train, test, check_entries(root, [*train, *test], threads))
 
 
 def free_test_names() -> frozenset[str]:
@@ -42,12 +46,12 @@ def free_test_names() -> frozenset[str]:
     return frozenset(line for line in lines if not line.startswith("#"))
 
 
-def image_names(root: Path, folder: str) -> list[str]:
+def image_names(dataset: str, root: Path, folder: str) -> list[str]:
     images = root / folder / "Imgs"
     if not images.is_dir():
         raise MaskrdError(
-            f"{images}: missing. The folder datasets.mtd.path holds {FREE}/Imgs and, for each of the "
-            f"defects {', '.join(DEFECTS)}, MT_<Defect>/Imgs."
+            f"{images}: missing. The folder datasets.{dataset}.path must hold {FREE}/Imgs and, for each of the "
+            f"defects {', '.join(DEFECTS)}, MT_<Defect>/Imgs. Correct the path."
         )
     return sorted(path.relative_to(root).as_posix() for path in images.glob("*.jpg"))
 
@@ -57,3 +61,16 @@ def mask_name(root: Path, image: str) -> str:
     if not (root / mask).is_file():
         raise MaskrdError(f"{root / mask}: the mask of {Path(image).name} is missing. Restore it.")
     return mask.as_posix()
+
+
+DATASET = KnownDataset(
+    title="Magnetic tile defects",
+    layout=Layout(
+        name="mtd",
+        list_images=list_tiles,
+        find_categories=lambda root: CATEGORIES if (root / FREE).is_dir() else (),
+        categories=CATEGORIES,
+    ),
+    counts={"tile": Counts(762, 582)},  # 1,344 images, of which a fifth of the 952 normal ones is tested
+    downloaded=True,
+)

@@ -1,20 +1,22 @@
-"""Images of a category in memory: decoded once per job, as uint8."""
+"""The images of a category in memory: decoded once in each job, as uint8."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from maskrd.data.changes import image_folder
-from maskrd.data.index import GOOD, RECORD_ARCHIVES, Entry, Index, load_image, load_mask, read_checked
+from maskrd.data.images import MASK_THRESHOLD, load_image_files, load_mask_files
+from maskrd.data.index_file import GOOD, Entry, Index
+from maskrd.data.registry import find_layout
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Decoded images. images: uint8 (N, 3, S, S); masks: bool (N, S, S), all False on good images,
-    or None where the category has no ground truth."""
+    """Decoded images, uint8 (N, 3, S, S), and masks, bool (N, S, S), all False on good images.
+
+    `masks` is None if the category has no ground truth.
+    """
 
     entries: tuple[Entry, ...]
     images: np.ndarray
@@ -22,11 +24,11 @@ class Samples:
 
     @property
     def defective(self) -> np.ndarray:
-        """bool (N,): from the folder names, so a defect too small to survive resizing counts."""
+        """bool (N,), from the folder names. So a defect that is too small to survive resizing still counts."""
         return np.array([entry.defect != GOOD for entry in self.entries])
 
     def cropped(self, size: int | None) -> "Samples":
-        """The central square of `size` pixels of every image and mask; None: all of it."""
+        """The central square of `size` pixels of every image and mask. None: the whole image."""
         if size is None:
             return self
         start = (self.images.shape[2] - size) // 2
@@ -38,40 +40,30 @@ def load_train(index: Index, root: Path, image_size: int, threads: int = 1) -> S
     return load_samples(index, index.train, root, image_size, threads)
 
 
-def load_test(index: Index, root: Path, image_size: int, threads: int = 1) -> Samples:
-    return load_samples(index, index.test, root, image_size, threads)
+def load_test(
+    index: Index, root: Path, image_size: int, threads: int = 1, mask_threshold: float = MASK_THRESHOLD
+) -> Samples:
+    return load_samples(index, index.test, root, image_size, threads, mask_threshold)
 
 
-def load_samples(index: Index, entries: Sequence[Entry], root: Path, image_size: int, threads: int) -> Samples:
+def load_samples(
+    index: Index,
+    entries: Sequence[Entry],
+    root: Path,
+    image_size: int,
+    threads: int,
+    mask_threshold: float = MASK_THRESHOLD,
+) -> Samples:
     """Read, verify against the index, decode and resize.
 
-    `root` is the dataset's folder. Raises MaskrdError where a file is gone, broken or not the one indexed.
+    `root` is the dataset's folder. A pixel of a resized mask above `mask_threshold` (of 255) is a defect.
+    Raises MaskrdError if a file is missing, broken or not the one that was indexed.
     """
-    if index.dataset in RECORD_ARCHIVES:
-        from maskrd.data.cifar10 import load_records
-
-        return Samples(tuple(entries), load_records(root, index, entries, image_size), None)
-    folder = image_folder(index.dataset, index.category, root)
-
-    def read(name: str) -> bytes:
-        return read_checked(folder / name, index.digests[name])
-
-    def image(entry: Entry) -> np.ndarray:
-        return load_image(read(entry.image), folder / entry.image, image_size)
-
-    def mask(entry: Entry) -> np.ndarray:
-        if entry.mask is None:
-            return np.zeros((image_size, image_size), dtype=bool)
-        return load_mask(read(entry.mask), folder / entry.mask, image_size)
-
-    with ThreadPoolExecutor(threads) as pool:
-        images = np.stack(list(pool.map(image, entries)))
-        if not index.has_masks:
-            masks = None
-        elif index.dataset == "stc":
-            from maskrd.data.stc import load_masks
-
-            masks = load_masks(folder, index, entries, image_size)
-        else:
-            masks = np.stack(list(pool.map(mask, entries)))
+    layout = find_layout(index.dataset, index.layout)
+    folder = layout.folder_of(root, index.category)
+    images = (layout.load_images or load_image_files)(folder, index, entries, image_size, threads)
+    masks = None
+    if index.has_masks:
+        load_masks = layout.load_masks or load_mask_files
+        masks = load_masks(folder, index, entries, image_size, mask_threshold, threads)
     return Samples(tuple(entries), images, masks)

@@ -7,53 +7,56 @@ Expected below the dataset's folder, whose categories are the scenes `01` to `13
     testing/frames/<clip>/<frame>.jpg      as published
     testing/test_pixel_mask/<clip>.npy     (frames, height, width), non-zero on anomalies; as published
 
-A clip is named `<scene>_<number>`. Of every clip each fifth frame is taken: neighbours hardly differ, and
-all frames of all scenes wouldn't fit into memory.
+A clip's name is `<scene>_<number>`. Every fifth frame of each clip is used: neighbours hardly differ, and all frames of
+all scenes wouldn't fit into memory.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from maskrd.data.index import Entry, Index, check_entry, decode, read_checked, resize_mask
+from maskrd.data.description import KnownDataset, Layout, Listing
+from maskrd.data.index_file import Entry, Index
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file
 
+if TYPE_CHECKING:
+    import numpy as np
+
+SCENES = tuple(f"{number:02d}" for number in range(1, 14))
+EVERY_SCENE = "all"
+PARTS = ("training", "testing")
 ANOMALY = "anomaly"
 FRAME_STEP = 5
 
 
-def list_frames(root: Path, category: str, threads: int) -> tuple[list[Entry], list[Entry], dict[str, str]]:
+def list_frames(dataset: str, category: str, root: Path, threads: int) -> Listing:
     """Training and test entries of a scene, relative to `root`, and the digests of their files.
 
-    A frame with any marked pixel is anomalous; its record is its place in the clip's masks.
-    Raises MaskrdError naming what is missing or doesn't fit.
+    A frame with any marked pixel is anomalous. Its `record` is its position in the clip's masks.
+    Raises MaskrdError with the name of what is missing or doesn't fit.
     """
+    from maskrd.data.images import check_entries
+
     train, test = [], []
-    for clip in clips(root / "training" / "frames", category):
+    for clip in find_clips(dataset, root / "training" / "frames", category):
         train += [Entry(name) for name in frame_names(root, clip)[::FRAME_STEP]]
-    for clip in clips(root / "testing" / "frames", category):
+    for clip in find_clips(dataset, root / "testing" / "frames", category):
         test += clip_entries(root, clip)
-    with ThreadPoolExecutor(threads) as pool:
-        checked = pool.map(lambda entry: check_entry(root, Entry(entry.image)), [*train, *test])
-        digests = {name: digest for found in checked for name, digest in found.items()}
+    digests = check_entries(root, [Entry(entry.image) for entry in (*train, *test)], threads)
     digests |= {name: sha256_file(root / name) for name in sorted({entry.mask for entry in test if entry.mask})}
-    return train, test, digests
+    return Listing(train, test, digests)
 
 
-def clips(folder: Path, category: str) -> list[Path]:
+def find_clips(dataset: str, folder: Path, category: str) -> list[Path]:
     if not folder.is_dir():
         raise MaskrdError(
-            f"{folder}: missing. The folder datasets.stc.path holds training/frames/<clip>/<frame>.jpg, "
-            "testing/frames/<clip>/<frame>.jpg and testing/test_pixel_mask/<clip>.npy."
+            f"{folder}: missing. The folder datasets.{dataset}.path must hold training/frames/<clip>/<frame>.jpg, "
+            "testing/frames/<clip>/<frame>.jpg and testing/test_pixel_mask/<clip>.npy. Correct the path."
         )
     found = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in found if category in ("all", path.name.split("_")[0])]
+    return [path for path in found if category in (EVERY_SCENE, path.name.split("_")[0])]
 
 
 def frame_names(root: Path, clip: Path) -> list[str]:
@@ -61,14 +64,17 @@ def frame_names(root: Path, clip: Path) -> list[str]:
 
 
 def clip_entries(root: Path, clip: Path) -> list[Entry]:
+    from maskrd.data.images import decode, read_file
+
     names = frame_names(root, clip)
     mask = f"testing/test_pixel_mask/{clip.name}.npy"
     marked = load_clip(root / mask)
     if names:
-        width, height = decode((root / names[0]).read_bytes(), root / names[0]).size
+        width, height = decode(read_file(root / names[0]), root / names[0]).size
         if marked.shape != (len(names), height, width):
             raise MaskrdError(
-                f"{root / mask}: shape {marked.shape}, but {clip} has {len(names)} frames of {height}x{width} pixels."
+                f"{root / mask}: its shape is {marked.shape}, but {clip} has {len(names)} frames of {height}x{width} "
+                "pixels. Restore the frames or the masks."
             )
     return [
         Entry(names[record], ANOMALY, mask, record) if marked[record].any() else Entry(names[record])
@@ -76,21 +82,53 @@ def clip_entries(root: Path, clip: Path) -> list[Entry]:
     ]
 
 
-def load_clip(path: Path) -> np.ndarray:
-    """The masks of a clip, read from disk as they are needed."""
+def load_clip(path: Path) -> "np.ndarray":
+    """The masks of a clip. They are read from disk when they are used."""
+    import numpy as np
+
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise MaskrdError(f"{path}: not a readable array of masks ({error}). Restore the file.") from None
+        marked = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of nearly every type: what numpy does with odd headers
+        raise MaskrdError(f"{path}: can't be read as an array of masks ({error}). Restore the file.") from None
+    if not isinstance(marked, np.ndarray):
+        raise MaskrdError(f"{path}: it holds several arrays. It must hold one, the masks. Restore the file.")
+    return marked
 
 
-def load_masks(root: Path, index: Index, entries: Sequence[Entry], size: int) -> np.ndarray:
-    """bool (N, size, size); each clip's file is read and verified once, since it holds some 100 MB."""
+def load_masks(
+    root: Path, index: Index, entries: Sequence[Entry], size: int, threshold: float, threads: int
+) -> "np.ndarray":
+    """The masks as bool (N, size, size). Each clip's file of about 100 MB is read and verified once."""
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    from maskrd.data.images import read_checked, resize_mask
+
     masks = np.zeros((len(entries), size, size), bool)
     for name, group in groupby(enumerate(entries), key=lambda item: item[1].mask):
         if name is None:
             continue
         marked = np.load(BytesIO(read_checked(root / name, index.digests[name])), allow_pickle=False)
         for position, entry in group:
-            masks[position] = resize_mask(Image.fromarray(marked[entry.record] != 0), size)
+            masks[position] = resize_mask(Image.fromarray(marked[entry.record] != 0), size, threshold)
     return masks
+
+
+def find_scenes(root: Path) -> list[str]:
+    """The scenes that have clips for training and for testing."""
+    found = [{clip.name.split("_")[0] for clip in (root / part / "frames").glob("*_*")} for part in PARTS]
+    return sorted(set.intersection(*found))
+
+
+DATASET = KnownDataset(
+    title="ShanghaiTech Campus",
+    layout=Layout(
+        name="stc",
+        list_images=list_frames,
+        find_categories=find_scenes,
+        categories=(*SCENES, EVERY_SCENE),
+        load_masks=load_masks,
+    ),
+)

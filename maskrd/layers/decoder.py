@@ -1,13 +1,16 @@
 """The student: a decoder that mirrors the teacher (main paper 3.2; RD4AD `de_resnet.py`)."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from maskrd.layers.resnet import Architecture, conv
+from maskrd.config.teachers import Architecture
+from maskrd.layers.resnet import conv
 
 
-def upsampling_conv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """Doubles height and width; stands where the encoder has a strided convolution."""
-    return nn.ConvTranspose2d(inputs, outputs, 2, stride=2, bias=False)
+def upsampling_conv(inputs: int, outputs: int, groups: int = 1) -> nn.ConvTranspose2d:
+    """Doubles height and width. It replaces the encoder's strided convolution."""
+    return nn.ConvTranspose2d(inputs, outputs, 2, stride=2, groups=groups, bias=False)
 
 
 def upsampling_shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -39,12 +42,13 @@ class DecoderBasicBlock(nn.Module):
 class DecoderBottleneck(nn.Module):
     """A bottleneck block whose middle convolution doubles the size when `stride` is 2."""
 
-    def __init__(self, inputs: int, planes: int, stride: int = 1, factor: int = 1) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int = 1, factor: int = 1, groups: int = 1) -> None:
         super().__init__()
         width, outputs = planes * factor, planes * 4
         self.conv1 = conv(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = upsampling_conv(width, width) if stride == 2 else conv(width, width, 3)
+        middle = upsampling_conv(width, width, groups) if stride == 2 else conv(width, width, 3, groups=groups)
+        self.conv2 = middle
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -62,10 +66,10 @@ class DecoderBottleneck(nn.Module):
 class Decoder(nn.Module):
     """Rebuilds the teacher's features from the code, deepest level first.
 
-    Reads the code of the one-class embedding, (N, C4, H/32, W/32), and returns `{level: feature}`,
-    shaped as the teacher's features of levels `shallowest` to 3. Shallower stages, which no loss
-    reads, are not built. RD4AD gives the deepest stage the block count of the encoder's first one
-    (3, 4, 6 for ResNet50), and so do we: its parameter counts are the published ones.
+    It reads the code of the one-class embedding, (N, C4, H/32, W/32), and returns `{level: feature}` with the shapes of
+    the teacher's features of levels `shallowest` to 3. Shallower stages are not built, because no loss reads them. As
+    in RD4AD, the deepest stage has the block count of the encoder's first stage (3, 4, 6 for ResNet50). So the
+    parameter counts are the published ones.
     """
 
     def __init__(self, architecture: Architecture, shallowest: int = 1) -> None:
@@ -74,10 +78,13 @@ class Decoder(nn.Module):
         for position, level in enumerate(range(3, shallowest - 1, -1)):
             self.stages[str(level)] = decoder_stage(architecture, level, architecture.depths[position])
 
-    def forward(self, code: Tensor) -> dict[int, Tensor]:
+    def forward(self, code: Tensor, after: Callable[[int, Tensor], Tensor] | None = None) -> dict[int, Tensor]:
+        """`after` changes each level's feature before it is returned and before the next stage reads it."""
         features, x = {}, code
         for level, stage in self.stages.items():
             x = stage(x)
+            if after:
+                x = after(int(level), x)
             features[int(level)] = x
         return features
 
@@ -87,7 +94,7 @@ def decoder_stage(architecture: Architecture, level: int, depth: int) -> nn.Sequ
 
     def block(channels: int, stride: int) -> nn.Module:
         if architecture.bottleneck:
-            return DecoderBottleneck(channels, planes, stride, architecture.bottleneck_factor)
+            return DecoderBottleneck(channels, planes, stride, architecture.bottleneck_factor, architecture.groups)
         return DecoderBasicBlock(channels, planes, stride)
 
     rest = [block(architecture.channels(level), 1) for _ in range(depth - 1)]

@@ -1,63 +1,18 @@
 """ResNet blocks and the feature pyramid, in plain torch.
 
-Every network of the pipeline is made of these blocks: teachers, one-class embeddings, students.
-Parameter names follow torchvision and timm, so their ImageNet weights load as they are; the rule
-`teacher` checks that this pyramid and timm's give the same features. Importing timm or torchvision
-in each of hundreds of short jobs would cost seconds apiece.
+Every network of the pipeline is made of these blocks: teachers, one-class embeddings, students. Parameter names are
+those of torchvision and timm, so their ImageNet weights load unchanged. The rule `teacher` checks that this pyramid and
+timm's give the same features. Importing timm or torchvision would cost seconds in each of hundreds of short jobs.
 """
-
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """A residual network, as far as teachers and their students need it.
-
-    `depths` counts the blocks of stages 1 to 4; `width` is the channel count of stage 1 before
-    expansion; `bottleneck_factor` widens the 3x3 convolution of bottleneck blocks (2 in
-    WideResNet50-2).
-    """
-
-    levels: ClassVar = (1, 2, 3)
-
-    bottleneck: bool
-    depths: tuple[int, int, int, int]
-    width: int = 64
-    bottleneck_factor: int = 1
-
-    @property
-    def expansion(self) -> int:
-        return 4 if self.bottleneck else 1
-
-    def planes(self, stage: int) -> int:
-        """Channels of a stage (1 to 4) before expansion."""
-        return self.width * 2 ** (stage - 1)
-
-    def channels(self, stage: int) -> int:
-        """Channels that a stage (1 to 4) puts out."""
-        return self.planes(stage) * self.expansion
-
-    def build(self) -> "FeaturePyramid":
-        return FeaturePyramid(self)
+from maskrd.config.teachers import Architecture
 
 
-ARCHITECTURES = {
-    "resnet18": Architecture(bottleneck=False, depths=(2, 2, 2, 2)),
-    "resnet50": Architecture(bottleneck=True, depths=(3, 4, 6, 3)),
-    "wide_resnet50_2": Architecture(bottleneck=True, depths=(3, 4, 6, 3), bottleneck_factor=2),
-    # Small stand-ins of the three for the demo, pre-trained on generated textures.
-    "demo_resnet18": Architecture(bottleneck=False, depths=(1, 1, 1, 1), width=32),
-    "demo_resnet50": Architecture(bottleneck=True, depths=(1, 1, 1, 1), width=16),
-    "demo_wide_resnet50_2": Architecture(bottleneck=True, depths=(1, 1, 1, 1), width=16, bottleneck_factor=2),
-}
-
-
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps the size at stride 1 (a norm follows)."""
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -80,14 +35,17 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 convolutions and a shortcut (ResNet50)."""
+    """1x1, 3x3 (with the stride), 1x1 convolutions and a shortcut (ResNet50).
 
-    def __init__(self, inputs: int, planes: int, stride: int = 1, factor: int = 1) -> None:
+    `factor` widens the 3x3 convolution (WideResNet50-2), `groups` splits it (ResNeXt50).
+    """
+
+    def __init__(self, inputs: int, planes: int, stride: int = 1, factor: int = 1, groups: int = 1) -> None:
         super().__init__()
         width, outputs = planes * factor, planes * 4
         self.conv1 = conv(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv(width, width, 3, stride, groups)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -114,7 +72,7 @@ def stage(architecture: Architecture, number: int, inputs: int, stride: int) -> 
 
     def block(channels: int, step: int) -> nn.Module:
         if architecture.bottleneck:
-            return Bottleneck(channels, planes, step, architecture.bottleneck_factor)
+            return Bottleneck(channels, planes, step, architecture.bottleneck_factor, architecture.groups)
         return BasicBlock(channels, planes, step)
 
     rest = [block(outputs, 1) for _ in range(architecture.depths[number - 1] - 1)]

@@ -1,7 +1,7 @@
 """SCConv: spatial and channel reconstruction (main paper 3.5; Li, Wen and He, CVPR 2023).
 
-The authors of SCConv published no code. Where the widespread unofficial code departs from the
-papers' text, this follows the text: see docs/decisions.md.
+The authors of SCConv published no code. Where the common unofficial code differs from the papers' text, this follows
+the text (docs/decisions.md).
 """
 
 from typing import Literal
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Fusion = Literal["per_channel", "all_channels"]
+Gate = Literal["hard", "soft"]
 
 
 class SRU(nn.Module):
@@ -17,20 +18,30 @@ class SRU(nn.Module):
 
     (N, C, H, W) to the same shape; C even and divisible by `groups`. A position is informative
     where sigmoid(GN(x) * gamma / sum(gamma)) exceeds `threshold`, gamma being the group norm's scale.
+
+    A hard `gate` is 1 there and 0 elsewhere (the paper's text); it passes no gradient to gamma. A soft one keeps the
+    sigmoid where it doesn't exceed the threshold (the unofficial code), in the informative and the redundant part
+    alike, and gamma learns.
     """
 
-    def __init__(self, channels: int, groups: int = 16, threshold: float = 0.5) -> None:
+    def __init__(self, channels: int, groups: int = 16, threshold: float = 0.5, gate: Gate = "hard") -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
         self.threshold = threshold
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
         gamma = self.norm.weight
-        # A sum near zero would blow the weights up or turn every gate over.
+        # A sum near zero would make the weights huge, or invert every gate.
         importance = gamma / gamma.sum().clamp(min=1e-6)
-        gate = torch.sigmoid(self.norm(x) * importance.view(1, -1, 1, 1)) > self.threshold
-        informative = torch.where(gate, x, 0)
-        redundant = x - informative
+        weights = torch.sigmoid(self.norm(x) * importance.view(1, -1, 1, 1))
+        exceeds = weights > self.threshold
+        if self.gate == "soft":
+            below = weights * x
+            informative, redundant = torch.where(exceeds, x, below), torch.where(exceeds, 0, below)
+        else:
+            informative = torch.where(exceeds, x, 0)
+            redundant = x - informative
         informative1, informative2 = informative.chunk(2, dim=1)
         redundant1, redundant2 = redundant.chunk(2, dim=1)
         return torch.cat([informative1 + redundant2, informative2 + redundant1], dim=1)
@@ -75,5 +86,5 @@ class CRU(nn.Module):
 class SCConv(nn.Sequential):
     """SRU, then CRU: (N, C, H, W) to the same shape."""
 
-    def __init__(self, channels: int, fusion: Fusion = "per_channel") -> None:
-        super().__init__(SRU(channels), CRU(channels, fusion))
+    def __init__(self, channels: int, fusion: Fusion = "per_channel", gate: Gate = "hard") -> None:
+        super().__init__(SRU(channels, gate=gate), CRU(channels, fusion))

@@ -9,7 +9,7 @@ class SimAM(nn.Module):
 
     (N, C, H, W) to the same shape. With d the squared distance to the channel's mean and v the
     channel's variance, the inverse energy is d / (4 (v + `regularizer`)) + 1/2; its sigmoid, the
-    gate, lies in [0.62, 1).
+    gate, is in [0.62, 1).
     """
 
     def __init__(self, regularizer: float = 1e-4) -> None:

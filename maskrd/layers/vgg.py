@@ -4,40 +4,14 @@ Parameter names follow torchvision and timm, so their ImageNet weights load as t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class VGG:
-    """A VGG without its classifier: `blocks` lists the channels of every convolution, block by block.
-
-    Five blocks, each ending in a pool. The pools 2 to 5 put out levels 1 to 4, at 1/4 to 1/32.
-    """
-
-    levels: ClassVar = (1, 2, 3, 4)
-
-    blocks: tuple[tuple[int, ...], ...]
-
-    def channels(self, level: int) -> int:
-        """Channels of a level (1 to 4)."""
-        return self.blocks[level][-1]
-
-    def build(self) -> "VGGPyramid":
-        return VGGPyramid(self)
-
-
-ARCHITECTURES = {
-    "vgg16": VGG(blocks=((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))),
-    # A small stand-in for the demo.
-    "demo_vgg16": VGG(blocks=((8, 8), (32, 32), (64, 64), (96, 96), (96, 96))),
-}
+from maskrd.config.teachers import VGG
 
 
 class PooledFeatures(nn.Module):
-    """A chain of layers: images (N, 3, H, W) to what its pools put out, from the second on."""
+    """A chain of layers: images (N, 3, H, W) to the outputs of its pools, from the second pool on."""
 
     def __init__(self, layers: Iterator[nn.Module]) -> None:
         super().__init__()

@@ -1,21 +1,17 @@
-"""Anomaly detection methods by name. To add one: a file here, a line below, a name in `Training.method`."""
+"""The code of the methods; `config/methods.py` lists them."""
 
 from importlib import import_module
 
-from maskrd.experiment import Training
+from maskrd.config.methods import FileSettings
+from maskrd.config.settings import Training
 from maskrd.methods.base import Method
-from maskrd.teacher import Teacher
-
-METHODS = {
-    "maskrd": "maskrd.methods.maskrd:MaskedReverseDistillation",
-    "stpm": "maskrd.methods.stpm:STPM",
-    "mkd": "maskrd.methods.mkd:MKD",
-    "msfd": "maskrd.methods.msfd:MultiScaleFeatureDistillation",
-    "asymmetric": "maskrd.methods.asymmetric:AsymmetricStudent",
-}
+from maskrd.methods.from_file import build_from_file
+from maskrd.methods.teacher import Teacher
 
 
 def build_method(settings: Training, teacher: Teacher) -> Method:
-    """The untrained method that a recipe describes; its weights come from torch's global generator."""
-    module, name = METHODS[settings.method].split(":")
+    """The untrained method of a recipe. Its random weights come from torch's global generator."""
+    if isinstance(settings, FileSettings):
+        return build_from_file(settings, teacher)
+    module, name = settings.implementation.split(":")
     return getattr(import_module(module), name)(settings, teacher)

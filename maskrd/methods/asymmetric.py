@@ -1,8 +1,8 @@
 """The asymmetric teacher-student network (Kong et al., Computer Science 51 (11A), 2024).
 
-Only its abstract is public: Contextual Transformer modules in the student's residual blocks, a
-moving-average normalisation layer in the teacher, and fusion of maps of several scales. All else is our
-interpretation, on the lines of STPM, its nearest relative.
+Only its abstract is public. It has Contextual Transformer modules in the student's residual blocks, a moving-average
+normalisation layer in the teacher, and fusion of maps of several scales. Everything else is our interpretation and
+follows STPM, the closest method.
 """
 
 from collections.abc import Iterator
@@ -11,28 +11,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from maskrd.config.methods import AsymmetricSettings
+from maskrd.config.settings import Evaluation
+from maskrd.config.teachers import Architecture
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Evaluation, Training
 from maskrd.layers.cot import CoT
-from maskrd.layers.resnet import (
-    Architecture,
-    BasicBlock,
-    Bottleneck,
-    FeaturePyramid,
-    init_weights,
-)
+from maskrd.layers.resnet import BasicBlock, Bottleneck, FeaturePyramid, init_weights
 from maskrd.methods.base import Method, cosine_distance, fuse, upsample
-from maskrd.teacher import Teacher
+from maskrd.methods.teacher import Teacher
 
 
 class AsymmetricStudent(Method):
     """A student with CoT blocks, and a teacher whose norms have the statistics of the normal images.
 
-    The statistics are followed before training rather than during it: so the student has one target from
-    its first step to its last, and the teacher's features may be kept. They are saved with the model.
+    The statistics are computed before training, not during it. So the student has the same target from the first step
+    to the last, and the teacher's features may be kept. The statistics are saved with the model.
     """
 
-    def __init__(self, settings: Training, teacher: Teacher) -> None:
+    def __init__(self, settings: AsymmetricSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.student = contextual_pyramid(teacher.architecture)
         init_weights(self.student)
@@ -86,8 +82,8 @@ class AsymmetricStudent(Method):
 def contextual_pyramid(architecture: Architecture) -> FeaturePyramid:
     """A feature pyramid with CoT in every block, in place of the last 3x3 convolution.
 
-    In a bottleneck as in CoTNet: behind an average pool where there is a stride, and without a norm of its
-    own. A basic block keeps the norm, for nothing else lets its branch subtract: CoT ends in activations.
+    In a bottleneck it follows CoTNet: an average pool comes first if there is a stride, and there is no norm. A basic
+    block keeps the norm: CoT ends in activations, so without the norm the branch could only add.
     """
     pyramid = FeaturePyramid(architecture)
     blocks = [module for module in pyramid.modules() if isinstance(module, BasicBlock | Bottleneck)]
@@ -107,20 +103,20 @@ def batch_norms(teacher: Teacher) -> list[nn.BatchNorm2d]:
 
 
 def check_unfolded(norms: list[nn.BatchNorm2d]) -> None:
-    """Folding hides a norm's statistics, scale and shift in the convolution and one bias, beyond recovery."""
+    """Raises MaskrdError if the norms are folded into convolutions. Their statistics are lost then."""
     neutral = all((norm.running_mean == 0).all() and (norm.weight == 1).all() for norm in norms)
     if neutral and any(norm.bias.any() for norm in norms):
         raise MaskrdError(
             "teacher_norm: moving_average needs the teacher's own batch norms, but those of this teacher are folded "
-            "into its convolutions. Take torchvision's weights as published, or teacher_norm: frozen."
+            "into its convolutions. Use torchvision's weights as published, or teacher_norm: frozen."
         )
 
 
 @contextmanager
 def moving_average(norms: list[nn.BatchNorm2d], momentum: float) -> Iterator[None]:
-    """Inside, every batch that passes a norm pulls its statistics along before they normalise it.
+    """In this context, a batch first moves each norm's statistics, and is then normalised by them.
 
-    After EMAN (Cai et al., CVPR 2021), whose teacher likewise never normalises by the batch itself.
+    As in EMAN (Cai et al., CVPR 2021), the teacher never normalises by the statistics of the batch itself.
     """
 
     def follow(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from maskrd.experiment import Evaluation, Training
-from maskrd.layers.vgg import VGG, PooledFeatures
+from maskrd.config.methods import MKDSettings
+from maskrd.config.settings import Evaluation
+from maskrd.config.teachers import VGG
+from maskrd.layers.backward import Run
+from maskrd.layers.vgg import PooledFeatures
 from maskrd.methods.base import Method, flattened_cosine_distance
-from maskrd.teacher import Teacher
+from maskrd.methods.teacher import Teacher
 
 # Levels 1 to 4 of a VGG are the outputs of its pools 2 to 5. All are distilled, the last three scored.
 DISTILLED, SCORED = (1, 2, 3, 4), (2, 3, 4)
@@ -18,7 +21,10 @@ HIDDEN_CHANNELS = 16
 class MKD(Method):
     """A narrow VGG, the cloner, imitates a VGG; the gradient of their distance shows where an image is anomalous."""
 
-    def __init__(self, settings: Training, teacher: Teacher) -> None:
+    # A ReLU whose input is almost 0 may open in one program and stay shut in another, and the gradient jumps there.
+    export_tolerance = 1e-2
+
+    def __init__(self, settings: MKDSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.cloner = PooledFeatures(cloner_layers(teacher.architecture))
         for part in self.cloner.modules():
@@ -37,12 +43,35 @@ class MKD(Method):
 
     def maps_and_scores(self, images: Tensor, evaluation: Evaluation) -> tuple[Tensor, Tensor | None]:
         """Absolute gradient of the distance with respect to the image, summed over colours; the distance itself."""
+        differentiate = self.gradient_written_out if torch.compiler.is_exporting() else self.gradient
+        gradient, distances = differentiate(self.teacher.normalize(images))
+        return gradient.abs().sum(dim=1), distances if evaluation.score == "loss" else None
+
+    def gradient(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of normalised images (N, 3, H, W): the gradient of each one's distance, of their shape; distances (N,)."""
         with torch.enable_grad():
-            inputs = self.teacher.normalize(images).requires_grad_()
+            inputs.requires_grad_()
             # The gradient goes through the teacher, too.
             distances = self.distances(self.teacher.pyramid(inputs), self.cloner(inputs), SCORED)
             (gradient,) = torch.autograd.grad(distances.sum(), inputs)
-        return gradient.abs().sum(dim=1), distances.detach() if evaluation.score == "loss" else None
+        return gradient, distances.detach()
+
+    def gradient_written_out(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What `gradient` gives, in the operations of a graph without autograd."""
+        teacher, cloner = (Run(network, inputs) for network in (self.teacher.pyramid, self.cloner))
+        source, clone = ([run.features[k - 1] for k in SCORED] for run in (teacher, cloner))
+        total = teacher.input_gradient(list(map(self.distance_gradient, source, clone)))
+        total = total + cloner.input_gradient(list(map(self.distance_gradient, clone, source)))
+        return total, self.distances(teacher.features, cloner.features, SCORED)
+
+    def distance_gradient(self, own: Tensor, other: Tensor) -> Tensor:
+        """Of one level's part of `distances`, with respect to one of its two features: both and it (N, C, h, w)."""
+        dims = (1, 2, 3)
+        length, other_length = (torch.linalg.vector_norm(x, dim=dims, keepdim=True) for x in (own, other))
+        across = length.clamp_min(1e-8) * other_length.clamp_min(1e-8)
+        cosine = (own * other).sum(dim=dims, keepdim=True) / across
+        direction = own * cosine / length.clamp_min(1e-8) ** 2 - other / across
+        return direction + 2 * self.settings.mse_weight / own[0].numel() * (own - other)
 
 
 def cloner_layers(teacher: VGG) -> Iterator[nn.Module]:

@@ -1,8 +1,8 @@
 """MSFD, multi-scale feature distillation (Yao et al., M2VIP 2021).
 
-Only its abstract is public: a student of the teacher's architecture learns features of several levels by
-a combined distance, and Gaussians of each level's receptive field turn the distances into a heat map.
-What the abstract leaves open is our interpretation.
+Only its abstract is public. A student of the teacher's architecture learns features of several levels by a combined
+distance. Gaussians of each level's receptive field turn the distances into a heat map. Everything that the abstract
+doesn't say is our interpretation.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from maskrd.experiment import Evaluation, Training
-from maskrd.layers.resnet import Architecture, FeaturePyramid, init_weights
-from maskrd.methods.base import Method, cosine_distance, fuse
-from maskrd.teacher import Teacher
+from maskrd.config.methods import MSFDSettings
+from maskrd.config.settings import Evaluation
+from maskrd.config.teachers import Architecture
+from maskrd.layers.resnet import FeaturePyramid, init_weights
+from maskrd.methods.base import Method, cosine_distance, fuse, widest_float
+from maskrd.methods.teacher import Teacher
 
 
 class MultiScaleFeatureDistillation(Method):
     """A randomly initialised twin of the teacher that learns its features on normal images."""
 
-    def __init__(self, settings: Training, teacher: Teacher) -> None:
+    def __init__(self, settings: MSFDSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.student = FeaturePyramid(teacher.architecture)
         init_weights(self.student)
@@ -59,7 +61,7 @@ def combined_distance(a: Tensor, b: Tensor, cosine_weight: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What positions of a feature map see, in pixels along one side.
+    """The receptive field of positions in a feature map, in pixels along one side.
 
     Position i sees `size` pixels around the centre `start` + i `stride`.
     """
@@ -106,13 +108,13 @@ def gaussian_upsample(maps: Tensor, field: ReceptiveField, std: float, size: tup
         upsampling_matrix(field, std, length, pixels, maps.device)
         for length, pixels in zip(maps.shape[1:], size, strict=True)
     )
-    return (rows @ maps.double() @ columns.T).float()
+    return (rows @ maps.to(rows.dtype) @ columns.T).float()
 
 
 @cache
 def upsampling_matrix(field: ReceptiveField, std: float, length: int, pixels: int, device: torch.device) -> Tensor:
-    """float64 (pixels, length): row i holds what every position contributes to pixel i; rows sum to 1."""
+    """(pixels, length) in `widest_float`: row i holds what every position contributes to pixel i; rows sum to 1."""
     centres = field.start + field.stride * torch.arange(length, dtype=torch.float64, device="cpu")
     distances = (torch.arange(pixels, device="cpu")[:, None] - centres).abs()
     weights = torch.exp(-0.5 * (distances / std) ** 2) * (distances <= (field.size - 1) / 2)
-    return (weights / weights.sum(dim=1, keepdim=True)).to(device)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(device, widest_float(device))

@@ -5,18 +5,19 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrd.experiment import Evaluation, Training
+from maskrd.config.methods import STPMSettings
+from maskrd.config.settings import Evaluation
 from maskrd.layers.resnet import init_weights
-from maskrd.methods.base import Method, fuse
-from maskrd.teacher import Teacher
+from maskrd.methods.base import Method, fuse, resize
+from maskrd.methods.teacher import Teacher, build_pyramid
 
 
 class STPM(Method):
-    """The student is the teacher's architecture untrained, and sees the image itself."""
+    """The student has the teacher's architecture, starts untrained, and sees the image itself."""
 
-    def __init__(self, settings: Training, teacher: Teacher) -> None:
+    def __init__(self, settings: STPMSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
-        self.student = teacher.architecture.build()
+        self.student = build_pyramid(teacher.architecture)
         init_weights(self.student)
 
     def distances(self, images: Tensor, features: list[Tensor]) -> dict[int, Tensor]:
@@ -32,7 +33,7 @@ class STPM(Method):
         return sum(distance.mean() for distance in self.distances(images, features).values())
 
     def validation_loss(self, images: Tensor, features: list[Tensor]) -> Tensor:
-        """The mean of the levels' product, by which the authors' code picks its checkpoint."""
+        """The mean of the levels' product. The authors' code chooses its checkpoint by it."""
         return prod(self.distances_at_level1(images, features).values()).mean()
 
     def anomaly_maps(self, images: Tensor, features: list[Tensor], evaluation: Evaluation) -> Tensor:
@@ -45,8 +46,3 @@ def normalized_squared_distance(a: Tensor, b: Tensor) -> Tensor:
     (N, C, H, W) twice to float32 (N, H, W).
     """
     return (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(dim=1)
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners not aligned, as STPM's code: (N, h, w) to (N, *size)."""
-    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -6,18 +6,18 @@ from decimal import Decimal
 from pathlib import Path
 
 from maskrd.files import write_csv
-from maskrd.paper.tables import MEAN, errata, methods, metrics, number, printed
+from maskrd.paper.tables import MEAN, errata, methods, metrics, number, reported_values
 
 AUDITED = ("table1", "table2", "table3")
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One printed mean. Percent and percentage points; `recomputed` and `difference` to 0.01.
+    """One reported mean. Percent and percentage points; `recomputed` and `difference` to 0.01.
 
-    `difference` is recomputed - printed; both are None for a column without entries. `explained` is
-    - consistent: the recomputed mean rounds to the printed one;
-    - truncated: it gives the printed one when cut off (rounding of the entries could do the same);
+    `difference` is recomputed - reported; both are None for a column without entries. `explained` is
+    - consistent: the recomputed mean rounds to the reported one;
+    - truncated: it gives the reported one when cut off (rounding of the entries could do the same);
     - rounding: the difference is no larger than rounding of the entries and of the mean allows;
     - the erratum's explanation in words;
     - unexplained.
@@ -27,20 +27,20 @@ class AuditRow:
     method: str
     metric: str
     recomputed: Decimal | None
-    printed: Decimal
+    reported: Decimal
     difference: Decimal | None
     explained: str
 
     @property
     def departs(self) -> bool:
-        """The printed mean is not that of the printed entries, in a column whose entries are where they belong."""
+        """The reported mean is not that of the reported entries, in a column whose entries are where they belong."""
         corrected = {erratum.column for erratum in errata(self.table) if erratum.corrected}
         differs = bool(self.difference) and self.explained != "consistent"
         return differs and (self.method, self.metric) not in corrected
 
 
 def rows() -> list[AuditRow]:
-    """Every printed mean of Tables 1-3, checked against the entries as printed."""
+    """Every reported mean of Tables 1-3, checked against the entries as reported."""
     return [
         _audit(table, method, metric, columns[method, metric])
         for table in AUDITED
@@ -57,9 +57,9 @@ def write_audit(path: Path) -> None:
 
 
 def _columns(table: str) -> dict[tuple[str, str], dict[str, Decimal]]:
-    """The numbers as printed: (method, metric) -> row -> number. Decimal keeps the printed digits."""
+    """The numbers as reported: (method, metric) -> row -> number. Decimal keeps the reported digits."""
     columns: dict[tuple[str, str], dict[str, Decimal]] = {}
-    for cell in printed(table):
+    for cell in reported_values(table):
         column = columns.setdefault((cell.method, cell.metric), {})
         if number(cell.text) is not None:
             column[cell.row] = Decimal(cell.text)
@@ -70,7 +70,7 @@ def _audit(table: str, method: str, metric: str, column: dict[str, Decimal]) -> 
     mean = column[MEAN]
     entries = [value for row, value in column.items() if row != MEAN]
     if not entries:
-        return AuditRow(table, method, metric, None, mean, None, "no entries printed")
+        return AuditRow(table, method, metric, None, mean, None, "no entries reported")
     recomputed = sum(entries, Decimal(0)) / len(entries)
     explained = _arithmetic(entries, mean, recomputed) or _in_words(table, method, metric) or "unexplained"
     cent = Decimal("0.01")
@@ -93,7 +93,7 @@ def _arithmetic(entries: Sequence[Decimal], mean: Decimal, recomputed: Decimal) 
 
 
 def _unit(value: Decimal) -> Decimal:
-    """The last printed place: 1 for "63", 0.1 for "63.5"."""
+    """The last reported place: 1 for "63", 0.1 for "63.5"."""
     return Decimal(1).scaleb(value.as_tuple().exponent)
 
 

@@ -1,19 +1,20 @@
-"""What the paper's statements have in common: ranks, counts, levels reached and leads in a table of numbers.
+"""Building blocks of the paper's claims: ranks, counts, levels reached and leads in a table of numbers.
 
 Each function returns a check of a table's numbers. Numbers are compared at the tables' precision, 0.1 percentage
-points, so that equal prints are a tie.
+points, so equal reported numbers are a tie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import pstdev
 
-from maskrd.paper.tables import MEAN, OURS, Values, printed_like
+from maskrd.paper.tables import MEAN, OURS, Values, round_as_reported
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`verdict` is None if the numbers at hand neither refute the claim nor suffice to confirm it."""
+    """`verdict` is None if the numbers neither refute the claim nor suffice to confirm it."""
 
     verdict: bool | None
     detail: str
@@ -25,11 +26,11 @@ Line = tuple[str, str]  # (method, row)
 
 def _get(numbers: Values, method: str, row: str, metric: str) -> float | None:
     found = numbers.get((method, row, metric))
-    return None if found is None else float(printed_like(found))
+    return None if found is None else float(round_as_reported(found))
 
 
 def _judge(holds: str, failures: Sequence[str], missing: Sequence[str]) -> Outcome:
-    """The outcome of a statement about several cells: one failure refutes it, whatever is missing."""
+    """The outcome of a statement about several cells. One failure refutes it, even if other cells are missing."""
     if failures:
         return Outcome(False, "; ".join(failures))
     if missing:
@@ -80,11 +81,11 @@ def count_above(threshold: float, count: int, among: Sequence[str], metric: str)
     return check
 
 
-def reaches(targets: Mapping[str, float]) -> Check:
-    """The mean of ours is at least the target of each metric."""
+def reaches(targets: Mapping[str, float], line: Line = (OURS, MEAN)) -> Check:
+    """A line, by default the mean of ours, is at least the target of each metric."""
 
     def check(numbers: Values) -> Outcome:
-        means = {metric: _get(numbers, OURS, MEAN, metric) for metric in targets}
+        means = {metric: _get(numbers, *line, metric) for metric in targets}
         known = {metric: v for metric, v in means.items() if v is not None}
         failures = [f"{metric} {v} < {targets[metric]}" for metric, v in known.items() if v < targets[metric]]
         missing = [metric for metric in means if metric not in known]
@@ -111,6 +112,46 @@ def ahead(pairs: Sequence[tuple[Line, Line]], points: Mapping[str, float]) -> Ch
                 failures.append(f"{metric}: {names[0]} {high}, {names[1]} {low} ({lead:+})")
         smallest = ", ".join(f"{metric} {min(of_metric):+}" for metric, of_metric in leads.items() if of_metric)
         return _judge(f"lead {smallest}", failures, missing)
+
+    return check
+
+
+def steadier(than: str, among: Sequence[str], metric: str) -> Check:
+    """Over the rows `among` our standard deviation is smaller than that of the method `than`."""
+
+    def check(numbers: Values) -> Outcome:
+        columns = {method: [_get(numbers, method, row, metric) for row in among] for method in (OURS, than)}
+        pairs = [(method, row) for method in columns for row in among]
+        missing = [" ".join(pair) for pair in pairs if _get(numbers, *pair, metric) is None]
+        if missing:
+            return _judge("", [], missing)
+        ours, other = (pstdev(column) for column in columns.values())
+        detail = f"standard deviation {ours:.1f}, {than} {other:.1f}; lowest {min(columns[OURS])}, {min(columns[than])}"
+        return Outcome(ours < other, detail)
+
+    return check
+
+
+def fewer(line: Line, than: Line, metric: str) -> Check:
+    """A line has less of a quantity than another one."""
+
+    def check(numbers: Values) -> Outcome:
+        own, other = _get(numbers, *line, metric), _get(numbers, *than, metric)
+        if own is None or other is None:
+            return Outcome(None, f"not known: {metric} of {' '.join(line if own is None else than)}")
+        return Outcome(own < other, f"{metric}: {line[1]} {own}, {than[1]} {other}")
+
+    return check
+
+
+def times(line: Line, base: Line, factor: float, metric: str) -> Check:
+    """A line has at least `factor` times the base's quantity."""
+
+    def check(numbers: Values) -> Outcome:
+        own, other = _get(numbers, *line, metric), _get(numbers, *base, metric)
+        if own is None or other is None:
+            return Outcome(None, f"not known: {metric} of {' '.join(line if own is None else base)}")
+        return Outcome(own >= factor * other, f"{metric}: {own} and {other}, {own / other:.1f} times")
 
     return check
 

@@ -1,4 +1,4 @@
-"""Which trained model answers which printed number, and how it must have been trained to do so (settings.yaml)."""
+"""Which trained model belongs to which reported number, and the settings that it must have (settings.yaml)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from maskrd.experiment import CIFAR10_CLASSES, PAPER_BACKBONE
-from maskrd.paper.tables import MEAN, OURS, TABLES, PrintedValue, labels, printed, value
+from maskrd.config.settings import PAPER_BACKBONE
+from maskrd.data.registry import published_counts
+from maskrd.paper.tables import MEAN, OURS, TABLES, ReportedValue, reported_values, value
 
 BACKBONE_TABLE = "table4"
 VARIANT_TABLES = ("table5", "table6", "table7")
@@ -17,14 +18,14 @@ VARIANT_TABLES = ("table5", "table6", "table7")
 
 @dataclass(frozen=True)
 class Question:
-    """A printed number and the models that answer it: one for each of `categories` and seed.
+    """A reported number and the models that answer it: one for each of `categories` and seed.
 
     `backbone` None is the configured one; `paper_backbone`, `settings` (values), `given` (neither null nor 0) and
-    `evaluation` are what the printed number stands for. `metric` answers it, unless `unlike` says why nothing does.
+    `evaluation` are what the reported number stands for. `metric` answers it, unless `unlike` says why nothing does.
     `doubt`: what print leaves open of the row; `other_reading` its number if it is another row.
     """
 
-    cell: PrintedValue
+    cell: ReportedValue
     dataset: str
     variant: str
     backbone: str | None
@@ -49,21 +50,19 @@ def dataset_of(table: str) -> str:
 
 
 def paper_categories(dataset: str) -> tuple[str, ...]:
-    if dataset == "cifar10":
-        return CIFAR10_CLASSES
-    return tuple(category for members in labels().groups.values() for category in members)
+    return tuple(published_counts(dataset))
 
 
 def questions() -> Iterator[Question]:
-    """Every printed number of the paper's method and of the baselines that the project can train, in print's order."""
+    """Every reported number of the paper's method and of the baselines that the project can train, in print's order."""
     for table in TABLES:
-        for cell in printed(table):
+        for cell in reported_values(table):
             known = _content()["methods"].get(cell.method, {}).get(dataset_of(table))
             if known and (cell.value is not None or cell.method == OURS):
                 yield _question(cell, known)
 
 
-def _question(cell: PrintedValue, known: dict[str, Any]) -> Question:
+def _question(cell: ReportedValue, known: dict[str, Any]) -> Question:
     dataset, every = dataset_of(cell.table), paper_categories(dataset_of(cell.table))
     backbone, variant = known["backbone"], known["variant"]
     if cell.table == BACKBONE_TABLE:

@@ -1,7 +1,7 @@
-"""Tables 1-7 of the paper: printed values, labels and errata.
+"""Tables 1-7 of the paper: reported values, labels and errata.
 
 All values are percentages. A table's rows are categories and their `mean` (Tables 1-3), backbones (Table 4)
-or variants (Tables 5-7); a method is named as printed, the paper's own being `OURS`.
+or variants (Tables 5-7); a method is named as reported, the paper's own being `OURS`.
 """
 
 import csv
@@ -24,11 +24,11 @@ Values = Mapping[Key, float | None]  # percent; None: not known
 
 
 @dataclass(frozen=True)
-class PrintedValue:
+class ReportedValue:
     """One number of a table.
 
-    `text` is what the paper prints ("-" for a dash). `value` is the number to use: None where there is none, and
-    the corrected reading where an erratum has one (Table 2's own column is shifted).
+    `text` is the paper's text ("-" for a dash). `value` is the number to use: None if there is none, and the corrected
+    reading if an erratum has one (Table 2's own column is shifted).
     """
 
     table: str
@@ -64,7 +64,7 @@ class Erratum:
     id: str
     table: str | None
     where: str
-    printed: str
+    reported: str
     wrong: str
     reading: str
     certainty: str
@@ -75,10 +75,10 @@ class Erratum:
 
 
 @cache
-def printed(table: str) -> tuple[PrintedValue, ...]:
+def reported_values(table: str) -> tuple[ReportedValue, ...]:
     """Every cell of `table` in reading order, line by line. Raises MaskrdError for an unknown table."""
     if table not in TABLES:
-        raise MaskrdError(f"The paper has no {table!r}; its tables are {', '.join(TABLES)}.")
+        raise MaskrdError(f"{table}: the paper has no such table. Its tables are {', '.join(TABLES)}.")
     corrections = {
         (*erratum.column, row): value
         for erratum in errata(table)
@@ -89,25 +89,32 @@ def printed(table: str) -> tuple[PrintedValue, ...]:
     return tuple(_cell(line, corrections) for line in lines)
 
 
-def _cell(line: Mapping[str, str], corrections: Mapping[Key, float | None]) -> PrintedValue:
+def _cell(line: Mapping[str, str], corrections: Mapping[Key, float | None]) -> ReportedValue:
     method, row, metric, text = line["method"], line["row"], line["metric"], line["value"]
     value = corrections.get((method, metric, row), number(text))
-    return PrintedValue(line["table"], method, row, metric, text, value)
+    return ReportedValue(line["table"], method, row, metric, text, value)
 
 
 def number(text: str) -> float | None:
-    """The printed number, None for a dash or a stray word."""
+    """The reported number, None for a dash or a stray word."""
     return float(text) if text[0].isdigit() else None
 
 
-def printed_like(value: float, decimals: int = 1) -> Decimal:
+def round_as_reported(value: float, decimals: int = 1) -> Decimal:
     """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
     return Decimal(str(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
 
 
 def values(table: str) -> dict[Key, float | None]:
     """The numbers of `table` by (method, row, metric)."""
-    return {(cell.method, cell.row, cell.metric): cell.value for cell in printed(table)}
+    return {(cell.method, cell.row, cell.metric): cell.value for cell in reported_values(table)}
+
+
+@cache
+def text_values() -> dict[Key, float | None]:
+    """The numbers of sentences (text.csv) by (OURS, row, metric); a row is a variant."""
+    lines = csv.DictReader(_data("text.csv").splitlines())
+    return {(OURS, line["row"], line["metric"]): float(line["value"]) for line in lines}
 
 
 def value(table: str, method: str, row: str, metric: str) -> float | None:
@@ -119,16 +126,16 @@ def value(table: str, method: str, row: str, metric: str) -> float | None:
 
 
 def methods(table: str) -> tuple[str, ...]:
-    return _unique(cell.method for cell in printed(table))
+    return _unique(cell.method for cell in reported_values(table))
 
 
 def rows(table: str) -> tuple[str, ...]:
     """The rows of `table` from top to bottom, `mean` included."""
-    return _unique(cell.row for cell in printed(table))
+    return _unique(cell.row for cell in reported_values(table))
 
 
 def metrics(table: str) -> tuple[str, ...]:
-    return _unique(cell.metric for cell in printed(table))
+    return _unique(cell.metric for cell in reported_values(table))
 
 
 @cache

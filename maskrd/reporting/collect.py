@@ -1,58 +1,75 @@
-"""The metrics of a report's models, read from their metrics.json files."""
+"""The metrics of a view's models, read from their metrics.json files."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ConfigDict, ValidationError
 
-from maskrd.errors import MaskrdError
-from maskrd.experiment import Model, Report
-from maskrd.reporting.runs import METRICS, read_run
+from maskrd.config.record import METRICS, find_record
+from maskrd.config.settings import Model, Number, Section
+from maskrd.config.view import View
+from maskrd.errors import MaskrdError, describe_fault
 
 COSTS = ("parameters", "training_seconds")
-# Settings that captions state: where metrics.json records them.
-RECORDED = {"epochs": "training", "image_size": "training", "precision": "training", "score": "evaluation"}
+STATED = ("epochs", "image_size", "precision", "score")  # settings that captions state
 
 
-def read_metrics(report: Report, models: Path) -> pd.DataFrame:
-    """One line for each model of the report, in its order.
+class SpeedMachine(Section):
+    """What measured a speed, as far as tables tell it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    device: str
+    threads: int
+
+
+class Speed(Section):
+    """What `maskrd speed` measured: frames per second by variant and batch size, and the machine."""
+
+    frames_per_second: dict[str, dict[str, Number]]
+    machine: SpeedMachine
+
+
+def read_metrics(view: View, models: Path) -> pd.DataFrame:
+    """One line for each model of the view, in its order.
 
     Columns: the fields of `Model`; `found`, false without a metrics.json; the metrics in percent, NaN where missing
-    or null; `parameters` in millions and `training_seconds`; the settings of `RECORDED` as text, null where unknown;
-    `leak`, true where test images had a say in the weights. Raises MaskrdError for a file that can't be read.
+    or null; `parameters` in millions and `training_seconds`; the settings of `STATED` as text, null if the method has
+    none; `leak`, true if test images helped to choose the weights. Raises MaskrdError for a file that can't be read.
     """
-    records = [_record(models, model) for model in report.models()]
+    records = [_record(models, model) for model in view.models()]
     return pd.DataFrame(records).astype(dict.fromkeys([*METRICS, *COSTS], float))
 
 
 def _record(models: Path, model: Model) -> dict:
-    run = read_run(models, model)
-    if run is None:
-        return asdict(model) | {"found": False, "leak": False} | dict.fromkeys([*METRICS, *COSTS, *RECORDED])
-    recipes = {"training": run.training["recipe"], "evaluation": run.evaluation["recipe"]}
+    record = find_record(models, model)
+    if record is None:
+        return asdict(model) | {"found": False, "leak": False} | dict.fromkeys([*METRICS, *COSTS, *STATED])
+    training = record.training
+    settings = training.recipe.model_dump() | record.evaluation.recipe.model_dump()
     # As text: pandas would turn a column of epochs with a gap into floats.
-    settings = {key: str(recipes[job][key]) if key in recipes[job] else None for key, job in RECORDED.items()}
-    costs = {"parameters": run.training["parameters"] / 1e6, "training_seconds": run.training["seconds"]}
-    found = {"found": True, "leak": bool(run.training.get("leak"))}
-    return asdict(model) | found | run.values | costs | settings
+    stated = {key: str(settings[key]) if key in settings else None for key in STATED}
+    costs = {"parameters": training.parameters / 1e6, "training_seconds": training.seconds}
+    return asdict(model) | {"found": True, "leak": bool(training.leak)} | record.percentages | costs | stated
 
 
-def read_speed(path: Path) -> dict:
-    """What `maskrd speed` measured: frames per second by variant and batch size, and the machine."""
+def read_speed(path: Path) -> Speed:
+    """Raises MaskrdError for a file that is missing or of another content."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in ("frames_per_second", "machine")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaskrdError(f"{path}: no measured speed ({error!r}). Delete it to have it measured again.") from None
+        return Speed.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise MaskrdError(
+            f"{path}: not a file of `maskrd speed` ({describe_fault(error)}). Delete it to measure again."
+        ) from None
 
 
 def summarise(metrics: pd.DataFrame, by: Sequence[str], metric: str) -> pd.DataFrame:
-    """Mean and standard deviation (n - 1) over seeds of a metric's mean over all that `by` doesn't name.
+    """Mean and standard deviation (n - 1) over seeds of a metric, in percent. Index: `by`; columns: `mean`, `sd`.
 
-    Indexed by `by`, columns `mean` and `sd`, in percent. A single missing value makes the mean NaN; with one seed
-    the standard deviation is NaN.
+    For each seed, the metric is first averaged over everything that `by` doesn't name. One missing value makes the mean
+    NaN. With one seed the standard deviation is NaN.
     """
     seeds = metrics.groupby([*by, "seed"], sort=False)[metric].mean(skipna=False)
     grouped = seeds.groupby(level=list(by), sort=False)

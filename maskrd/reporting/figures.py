@@ -1,11 +1,9 @@
-"""Figures of anomaly maps, from the heatmaps.npz files of their models."""
+"""Figures of anomaly maps, from the galleries of their models."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import seaborn as sns
@@ -13,23 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from maskrd.colors import COLORMAP, OVERLAY, scaled
+from maskrd.colors import COLORMAP, OVERLAY
+from maskrd.config.files import GALLERY
+from maskrd.config.view import View
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Report
 from maskrd.files import atomic_path
-from maskrd.reporting.captions import figure_facts
+from maskrd.gallery import Gallery, take_turns
+from maskrd.reporting.captions import configured_caption, figure_facts
 from maskrd.reporting.naming import row_name, variant_name
+from maskrd.reporting.plots import plot_style
 
 TILE = 1.5  # inches
 LABEL = 0.4  # inches beside the rows
-ROWS = 8  # more rows than this stand in two blocks, if there is one method
+ROWS = 8  # more rows than this are split into two blocks, if there is one method
 DPI = 150
 SCALE = "anomaly map, in the range of the method over the category's whole test set"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image (S, S, 3) uint8, its mask (S, S) bool or None, and for each variant the image as seen and its map.
+    """One image (S, S, 3) uint8, its mask (S, S) bool or None, and for each variant its input image and its map.
 
     Sizes and crops may differ from variant to variant. Maps are scaled to 0 .. 1.
     """
@@ -42,16 +43,16 @@ class Panel:
     maps: dict[str, np.ndarray]
 
 
-def write_figure(report: Report, models: Path, png: Path, pdf: Path) -> None:
+def write_figure(view: View, models: Path, png: Path, pdf: Path) -> None:
     """Draw image, ground truth, and for each variant anomaly map and overlay, a row for each image.
 
     Shows the first `images_per_category` defective images, of as many defect types as there are, from
-    {models}/{model.path}/heatmaps.npz of the report's first seed. The PNG has 150 dpi.
+    {models}/{model.path}/gallery.npz of the view's first seed. The PNG has 150 dpi.
     Raises MaskrdError for a file that is missing, damaged or without defective images.
     """
-    panels = [panel for category in report.categories for panel in read_panels(report, Path(models), category)]
-    with sns.axes_style("white"), sns.plotting_context("paper"):
-        figure = draw(report, panels)
+    panels = [panel for category in view.categories for panel in read_panels(view, Path(models), category)]
+    with plot_style("white"):
+        figure = draw(view, panels)
         for path in (png, pdf):
             with atomic_path(path) as temporary:
                 # Without a date equal figures are equal files.
@@ -59,67 +60,42 @@ def write_figure(report: Report, models: Path, png: Path, pdf: Path) -> None:
                 figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata=metadata)
 
 
-def read_panels(report: Report, models: Path, category: str) -> Iterator[Panel]:
+def read_panels(view: View, models: Path, category: str) -> Iterator[Panel]:
     """The images of a category that the figure shows, the same for all variants."""
     paths = {
-        model.variant: models / model.path / "heatmaps.npz"
-        for model in report.models()
-        if (model.category, model.seed) == (category, report.seeds[0])
+        model.variant: models / model.path / GALLERY
+        for model in view.models()
+        if (model.category, model.seed) == (category, view.seeds[0])
     }
-    files = {variant: _read(path) for variant, path in paths.items()}
-    largest = max(files, key=lambda variant: files[variant]["images"].shape[-1])
+    files = {variant: Gallery.read(path) for variant, path in paths.items()}
+    largest = max(files, key=lambda variant: files[variant].images.shape[-1])
     shown = files[largest]
-    chosen = choose(shown["defects"].tolist(), report.spec.images_per_category)
+    chosen = take_turns(shown.defects, view.spec.images_per_category)
     if not chosen:
-        remedy = f"Add one to {category}, or leave it out of datasets.{report.spec.dataset}.categories."
+        remedy = f"Add one to {category}, or leave it out of datasets.{view.spec.dataset}.categories."
         raise MaskrdError(f"{paths[largest]}: no defective image to show. {remedy}")
     for variant, file in files.items():
-        if not np.array_equal(file["names"], shown["names"]):
-            raise MaskrdError(f"{paths[variant]}: other images than {paths[largest]}. Delete both to make them anew.")
+        if not {shown.names[place] for place in chosen} <= set(file.names):
+            raise MaskrdError(f"{paths[variant]}: other images than {paths[largest]}. Delete both to make them again.")
     for place in chosen:
-        images = {variant: file["images"][place].transpose(1, 2, 0) for variant, file in files.items()}
-        maps = {variant: _scale(file, place) for variant, file in files.items()}
-        mask = shown["masks"][place] if "masks" in shown else None
-        yield Panel(category, str(shown["defects"][place]), images[largest], mask, images, maps)
+        places = {variant: file.names.index(shown.names[place]) for variant, file in files.items()}
+        images = {variant: file.images[places[variant]].transpose(1, 2, 0) for variant, file in files.items()}
+        # The colours span the range of the whole test set, so that a faint map looks faint.
+        maps = {variant: file.maps[places[variant]] / 255 for variant, file in files.items()}
+        mask = None if shown.masks is None else shown.masks[place]
+        yield Panel(category, shown.defects[place], images[largest], mask, images, maps)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as file:
-            wanted = ("images", "maps", "defects", "names", "low", "high")
-            return {key: file[key] for key in (*wanted, *(key for key in file if key == "masks"))}
-    except FileNotFoundError:
-        raise MaskrdError(f"{path}: missing. Ask Snakemake for the figure, which makes it first.") from None
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise MaskrdError(f"{path}: not anomaly maps of this pipeline ({error}). Delete it to make it anew.") from None
-
-
-def choose(defects: Sequence[str], count: int) -> list[int]:
-    """Places of up to `count` defective images: the first of each defect type, then the second of each, ..."""
-    seen: Counter[str] = Counter()
-    turns = []
-    for place, defect in enumerate(defects):
-        if defect != "good":
-            turns.append((seen[defect], place))
-            seen[defect] += 1
-    return [place for _, place in sorted(turns)[:count]]
-
-
-def _scale(file: dict[str, np.ndarray], place: int) -> np.ndarray:
-    """A map in the range of the whole test set: a faint map of an easy image must look faint."""
-    return scaled(file["maps"][place], float(file["low"]), float(file["high"]))
-
-
-def draw(report: Report, panels: Sequence[Panel]) -> Figure:
-    variants = report.spec.variants
+def draw(view: View, panels: Sequence[Panel]) -> Figure:
+    variants = view.spec.variants
     columns = 2 + 2 * len(variants)
     blocks = 2 if len(panels) > ROWS and len(variants) == 1 else 1
     rows = -(-len(panels) // blocks)
     width = blocks * (columns * TILE + LABEL)
-    lines = textwrap.wrap(f"{report.spec.caption.rstrip('. ')}. {figure_facts(report)}", int(width * 14))
+    lines = textwrap.wrap(f"{configured_caption(view)} {figure_facts(view)}", int(width * 14))
     figure = Figure(figsize=(width, rows * TILE + 1.3 + 0.16 * len(lines)), layout="compressed")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
-    figure.suptitle("\n".join(lines), fontsize="medium")
+    figure.suptitle("\n".join(lines) + "\n", fontsize="medium")  # an empty line above the column headings
     grid = figure.subplots(rows, blocks * columns, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

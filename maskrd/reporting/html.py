@@ -1,18 +1,19 @@
-"""HTML pages that need no other file: a table, records, Markdown, and all of them together."""
+"""HTML from templates: pages that load nothing from the network, and their parts."""
 
 import base64
 import html
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from maskrd.files import write_text
+from maskrd.errors import MaskrdError
 from maskrd.reporting.layout import Layout
 from maskrd.reporting.naming import metric_name, report_name
 
@@ -29,15 +30,22 @@ def _subscripts(markup: str) -> str:
     return re.sub(r"\bAUROC_(\w+)", r"AUROC<sub>\1</sub>", markup)
 
 
+def svg_text(text: str) -> Markup:
+    """As `typeset`, for text within a picture."""
+    lowered = r'AUROC<tspan dy="3" font-size="9">\1</tspan><tspan dy="-3">&#8203;</tspan>'
+    return Markup(re.sub(r"\bAUROC_(\w+)", lowered, str(escape(text))))
+
+
 def _slug(text: str) -> str:
     return re.sub(r"\W+", "-", text.lower())
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("maskrd.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(typeset=typeset, slug=_slug, report=report_name)
+    environment.filters.update(typeset=typeset, svg_text=svg_text, slug=_slug, report=report_name)
     environment.filters["metric"] = lambda name: typeset(metric_name(name))
     return environment
 
@@ -53,14 +61,31 @@ def render_table(layout: Layout, name: str, caption: str, notes: Sequence[str]) 
     return render("table.html", layout=layout, widths=widths, **texts)
 
 
-def render_records(title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A page with a plain table of texts; columns that hold nothing but numbers are aligned to the right."""
+def render_records(
+    title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], picture: str = ""
+) -> str:
+    """A page with a picture and a plain table of texts. Columns of numbers are aligned to the right."""
+    return render("records.html", **_records(title, caption, headings, rows) | {"picture": picture})
+
+
+def render_records_table(title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """A plain table of texts, without the page around it."""
+    return Markup(render("records_table.html", **_records(title, caption, headings, rows)))
+
+
+def _records(title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, object]:
     numeric = [place for place in range(len(headings)) if all(NUMBER.fullmatch(row[place]) for row in rows)]
-    return render("records.html", title=title, caption=caption, headings=headings, rows=rows, numeric=numeric)
+    texts = {"title": title, "caption": caption, "picture": ""}
+    return texts | {"headings": headings, "rows": rows, "numeric": numeric}
 
 
-def render_markdown(title: str, text: str) -> str:
-    """A page from Markdown, its headings two levels lower: it is a part of a report."""
+def render_macro(name: str, **content: object) -> Markup:
+    """A chart, by the macro of its name in charts.html."""
+    return Markup(getattr(_environment().get_template("charts.html").module, name)(**content))
+
+
+def markdown_html(text: str) -> Markup:
+    """Markdown as HTML, its headings two levels lower: it is a part of a page."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     for token in tokens:
@@ -69,7 +94,8 @@ def render_markdown(title: str, text: str) -> str:
     content = markdown.renderer.render(tokens, markdown.options, {})
     # Wide tables scroll by themselves, not the page.
     content = content.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    return render("page.html", title=title, content=Markup(_subscripts(content)))
+    content = content.replace("<table>", '<table class="sortable">')
+    return Markup(_subscripts(content))
 
 
 def data_uri(png: Path) -> str:
@@ -89,19 +115,16 @@ class Piece:
 class Section:
     name: str
     pieces: tuple[Piece, ...]
+    hint: str = ""  # what a reader can do there
 
 
 def read_piece(path: Path) -> Piece:
-    """A page of ours without what is around its content, or a PNG with its name for a title."""
+    """The content of one of our pages, or a PNG with its name as the title."""
     if path.suffix == ".png":
         title = report_name(path.stem)
         return Piece(path.stem, title, Markup(render("figure.html", title=title, source=data_uri(path))))
-    text = path.read_text(encoding="utf-8")
-    title = html.unescape(re.search(r"<title>(.*?)</title>", text, re.DOTALL)[1])
-    return Piece(path.stem, title, Markup(re.search(r"<main>(.*)</main>", text, re.DOTALL)[1]))
-
-
-def write_report(contents: Mapping[str, Sequence[str]], path: Path) -> None:
-    """One page of all pieces; `contents`: name of a section -> its files. Sections without a file are left out."""
-    sections = [Section(name, tuple(read_piece(Path(file)) for file in files)) for name, files in contents.items()]
-    write_text(path, render("report.html", title=TITLE, sections=[s for s in sections if s.pieces]))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"<title>(.*?)</title>.*<main>(.*)</main>", text, re.DOTALL)
+    if found is None:
+        raise MaskrdError(f"{path}: not a table of this pipeline. Delete it to make it anew.")
+    return Piece(path.stem, html.unescape(found[1]), Markup(found[2]))

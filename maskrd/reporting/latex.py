@@ -1,4 +1,4 @@
-"""LaTeX of a laid out table. Needs the packages booktabs, amssymb, graphicx and, for the widest, rotating."""
+"""A table as LaTeX. It needs the packages booktabs, amssymb, graphicx and, for the widest tables, rotating."""
 
 import re
 from collections import Counter
@@ -12,15 +12,18 @@ from maskrd.reporting.naming import metric_name
 
 # Characters that a line of article holds, roughly; wider tables are scaled down to the line.
 TEXT_WIDTH = 64
-TURNED_WIDTH = 96  # wider ones would become too small to read, and lie on their side
+TURNED_WIDTH = 96  # wider tables would be too small to read, and are turned by 90 degrees
 PLUS_MINUS = r"$\pm$"
 # What pandas leaves, and asks for fonts that small TeX installations lack.
 COMMANDS = {"±": PLUS_MINUS, "<": "$<$", ">": "$>$"}
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX, AUROC_AD with its subscript. pandas has the escaping, but only inside of tables."""
-    cell = pd.DataFrame([text]).style.hide().hide(axis="columns").format(escape="latex")
+    """Plain text as LaTeX, AUROC_AD with its subscript. pandas has the escaping, but only inside of tables.
+
+    White space becomes single spaces: an empty line would end a caption's paragraph, which LaTeX refuses.
+    """
+    cell = pd.DataFrame([" ".join(text.split())]).style.hide().hide(axis="columns").format(escape="latex")
     escaped = re.sub(r'"([^"]*)"', r"``\1''", cell.to_string().rstrip("\n"))
     for character, command in COMMANDS.items():
         escaped = escaped.replace(character, command)
@@ -74,13 +77,13 @@ def _header(layout: Layout, first: list[str]) -> list[str]:
 
 
 def _heading(method: str) -> str:
-    """Ours (reported) in two lines: width is what these tables lack."""
+    """A heading such as Ours (reported) in two lines, to save width."""
     name, _, source = method.partition(" (")
     return f"\\shortstack{{{escape(name)}\\\\({source}}}" if source else escape(name)
 
 
 def _stub(layout: Layout, row: Row) -> list[str]:
-    """What names a row: its check marks where the paper has them, else its name."""
+    """The first cells of a row: its check marks if the paper has them, otherwise its name."""
     return [r"\checkmark" if mark in row.marked else "" for mark in layout.mark_columns] or [escape(row.name)]
 
 

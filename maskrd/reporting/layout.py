@@ -1,16 +1,18 @@
 """A table as rows, columns and cells, before it is written in any format."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from itertools import groupby
 from statistics import fmean
 
 import pandas as pd
 
-from maskrd.experiment import Report
-from maskrd.paper import MEAN, OURS, TABLES, Marks, PrintedValue, labels, methods, printed, rows
-from maskrd.paper.tables import number, printed_like
+from maskrd.config.settings import Model
+from maskrd.config.view import View
+from maskrd.paper import MEAN, OURS, TABLES, Marks, ReportedValue, labels, methods, reported_values, rows
+from maskrd.paper.settings import dataset_of, paper_categories
+from maskrd.paper.tables import number, round_as_reported
 from maskrd.reporting.collect import COSTS, summarise
 from maskrd.reporting.naming import backbone_name, row_name, variant_name
 
@@ -21,10 +23,11 @@ Speed = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in percent; `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, else 0.
+    """A number in percent. `value` None is a dash, `sd` None a single run. `rank`: 1 best, 2 second, otherwise 0.
 
-    A number that test images had a say in doesn't compete for ranks. `open` is a number of which print doesn't tell
-    what it is: nobody can say who is best beside it.
+    A number that test images helped to choose is not ranked. An `ambiguous` number is never ranked, and neither are its
+    neighbours: its row in the paper isn't known. A reproduced number is the mean of `models`. `difference`: reproduced
+    - reported, as shown, if the paper reports the cell.
     """
 
     value: float | None = None
@@ -32,10 +35,12 @@ class Cell:
     decimals: int = 1
     rank: int = 0
     competes: bool = True
-    open: bool = False
+    ambiguous: bool = False
+    models: tuple[Model, ...] = ()
+    difference: Decimal | None = None
 
     def shown(self, number: float) -> Decimal:
-        return printed_like(number, self.decimals)
+        return round_as_reported(number, self.decimals)
 
     def text(self, plus_minus: str = "±", dash: str = DASH) -> str:
         if self.value is None:
@@ -67,7 +72,7 @@ class Row:
 class Layout:
     """`cells` has one tuple for each row, one cell for each column. `shown` are the identifiers of the rows.
 
-    `leaking` are the variants shown whose weights test images had a say in.
+    `leaking` are the variants shown whose weights test images helped to choose.
     """
 
     kind: str
@@ -84,7 +89,7 @@ class Layout:
 
     @property
     def spans(self) -> list[list[int]]:
-        """The columns that share a printed cell: the metrics of one method, as in 99.3/98.1."""
+        """The columns that share a reported cell: the metrics of one method, as in 99.3/98.1."""
         places = range(len(self.columns))
         if self.kind != "category":
             return [[place] for place in places]
@@ -98,50 +103,52 @@ class Layout:
         return [(block, list(members)) for (block, _), members in grouped]
 
 
-def build_layout(report: Report, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:
-    """Lay out a table of the report; `metrics` is what `read_metrics` returns, `speed` is by variant and batch size.
+def build_layout(view: View, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:
+    """Lay out a table; `metrics` is what `read_metrics` returns, `speed` is by variant and batch size.
 
-    Best and second are ranked as shown, equal numbers sharing a rank (after two best there is no second): along each
-    row of categories among reported and reproduced together, down each column of variants or backbones for itself.
+    Numbers are ranked as shown, and equal numbers share a rank (after two best there is no second). With rows of
+    categories, a row ranks reported and reproduced numbers together. With rows of variants or backbones, each column is
+    ranked by itself.
     """
-    if report.spec.rows == "categories":
-        return _category_layout(report, metrics)
-    return _line_layout(report, metrics, speed or {})
+    if view.spec.rows == "categories":
+        return _category_layout(view, metrics)
+    return _line_layout(view, metrics, speed or {})
 
 
-def paper_rows(report: Report) -> tuple[str, ...]:
-    """The rows, without the mean, of the printed table that the report answers; none if it answers none."""
-    answered = report.name in TABLES and report.spec.dataset == ("cifar10" if report.name == "table2" else "mvtec_ad")
-    return tuple(row for row in rows(report.name) if row != MEAN) if answered else ()
+def paper_rows(view: View) -> tuple[str, ...]:
+    """The rows, without the mean, of the reported table that the view reproduces. Empty if it reproduces none."""
+    answered = view.name in TABLES and view.spec.dataset == dataset_of(view.name)
+    return tuple(row for row in rows(view.name) if row != MEAN) if answered else ()
 
 
-def _category_layout(report: Report, metrics: pd.DataFrame) -> Layout:
+def _category_layout(view: View, metrics: pd.DataFrame) -> Layout:
     block_of = {category: block for block, members in labels().groups.items() for category in members}
-    categories = report.categories
+    categories = view.categories
     if all(category in block_of for category in categories):
         categories = tuple(sorted(categories, key=lambda category: list(labels().groups).index(block_of[category])))
     else:
         block_of = {}
-    columns = {**_reported_columns(report, categories), **_reproduced_columns(report, categories, metrics)}
+    reported = _reported_columns(view, categories)
+    columns = {**reported, **_with_differences(_reproduced_columns(view, categories, metrics), reported)}
     return Layout(
         kind="category",
         rows=(*(Row(row_name(c), block_of.get(c, "")) for c in categories), Row(row_name(MEAN), is_mean=True)),
         shown=categories,
         columns=tuple(columns),
         cells=tuple(_rank_along(tuple(columns), line) for line in zip(*columns.values(), strict=True)),
-        leaking=leaking_variants(report, metrics),
+        leaking=leaking_variants(view, metrics),
     )
 
 
-def _reported_columns(report: Report, categories: Sequence[str]) -> dict[Column, list[Cell]]:
-    """Each printed method and metric, from the first category to the mean; none if no category is printed."""
-    if not set(categories) & set(paper_rows(report)):
+def _reported_columns(view: View, categories: Sequence[str]) -> dict[Column, list[Cell]]:
+    """Each reported method and metric, from the first category to the mean; none if no category is reported."""
+    if not set(categories) & set(paper_rows(view)):
         return {}
-    whole = set(categories) == set(paper_rows(report))
+    whole = set(categories) == set(paper_rows(view))
     columns = {}
-    for method in methods(report.name):
-        for metric in report.spec.metrics:
-            cells = _printed_cells(report.name, method, metric)
+    for method in methods(view.name):
+        for metric in view.spec.metrics:
+            cells = _reported_cells(view.name, method, metric)
             if cells:
                 entries = [cells.get(category, Cell()) for category in categories]
                 heading = f"{OURS} ({REPORTED})" if method == OURS else method
@@ -149,21 +156,21 @@ def _reported_columns(report: Report, categories: Sequence[str]) -> dict[Column,
     return columns
 
 
-def _printed_cells(table: str, method: str, metric: str) -> dict[str, Cell]:
-    """Row -> printed number. Entries printed in whole numbers stay so: a decimal place would be made up."""
-    column = [cell for cell in printed(table) if (cell.method, cell.metric) == (method, metric)]
+def _reported_cells(table: str, method: str, metric: str) -> dict[str, Cell]:
+    """Row -> reported number. Entries reported as whole numbers stay whole: a decimal place would be made up."""
+    column = [cell for cell in reported_values(table) if (cell.method, cell.metric) == (method, metric)]
     means, entries = ([cell for cell in column if (cell.row == MEAN) == is_mean] for is_mean in (True, False))
     decimals = _decimals(entries)
-    found = {cell.row: _printed_cell(cell, decimals) for cell in entries}
-    return found | {cell.row: _printed_cell(cell, max(decimals, _decimals(means))) for cell in means}
+    found = {cell.row: _reported_cell(cell, decimals) for cell in entries}
+    return found | {cell.row: _reported_cell(cell, max(decimals, _decimals(means))) for cell in means}
 
 
-def _decimals(cells: Iterable[PrintedValue]) -> int:
+def _decimals(cells: Iterable[ReportedValue]) -> int:
     return 1 if any("." in cell.text for cell in cells) else 0
 
 
-def _printed_cell(cell: PrintedValue, decimals: int) -> Cell:
-    return Cell(cell.value, decimals=decimals, open=cell.value is None and number(cell.text) is not None)
+def _reported_cell(cell: ReportedValue, decimals: int) -> Cell:
+    return Cell(cell.value, decimals=decimals, ambiguous=cell.value is None and number(cell.text) is not None)
 
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
@@ -171,51 +178,62 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
     return replace(cells[0], value=None if None in values else fmean(values))
 
 
-def _reproduced_columns(report: Report, categories: Sequence[str], metrics: pd.DataFrame) -> dict[Column, list[Cell]]:
+def _reproduced_columns(view: View, categories: Sequence[str], metrics: pd.DataFrame) -> dict[Column, list[Cell]]:
     columns = {}
-    leaking = leaking_variants(report, metrics)
-    for variant in report.spec.variants:
+    leaking = leaking_variants(view, metrics)
+    for variant in view.spec.variants:
         competes = variant not in leaking
-        for metric in report.spec.metrics:
+        for metric in view.spec.metrics:
             entries = summarise(metrics, ["variant", "category"], metric)
-            cells = [_cell(entries.loc[(variant, category)], competes) for category in categories]
-            mean = _cell(summarise(metrics, ["variant"], metric).loc[variant], competes)
+            own = metrics[metrics["variant"] == variant]
+            cells = [
+                _cell(entries.loc[(variant, category)], competes, own[own["category"] == category])
+                for category in categories
+            ]
+            mean = _cell(summarise(metrics, ["variant"], metric).loc[variant], competes, own)
             heading = f"{labelled(variant, leaking)} ({REPRODUCED})"
             columns[Column(heading, metric, REPRODUCED)] = [*cells, mean]
     return columns
 
 
-def leaking_variants(report: Report, metrics: pd.DataFrame) -> tuple[str, ...]:
-    """Variants whose weights test images had a say in, as configured or as one of their models records."""
+def leaking_variants(view: View, metrics: pd.DataFrame) -> tuple[str, ...]:
+    """Variants whose weights test images helped to choose, by the configuration or by a model's record."""
     recorded = set(metrics.loc[metrics["leak"], "variant"])
-    return tuple(name for name in report.spec.variants if report.training[name].leaks or name in recorded)
+    return tuple(name for name in view.spec.variants if view.training[name].leaks or name in recorded)
 
 
 def labelled(variant: str, leaking: Sequence[str]) -> str:
     return f"{variant_name(variant)} [leak]" if variant in leaking else variant_name(variant)
 
 
-def _line_layout(report: Report, metrics: pd.DataFrame, speed: Speed) -> Layout:
+def _line_layout(view: View, metrics: pd.DataFrame, speed: Speed) -> Layout:
     """One line for each variant or backbone; reported and reproduced side by side for each metric."""
-    kind = report.spec.rows.removesuffix("s")
-    lines = report.backbones if kind == "backbone" else report.spec.variants
-    leaking = leaking_variants(report, metrics)
-    variants = lines if kind == "variant" else report.spec.variants * len(lines)
+    kind = view.spec.rows.removesuffix("s")
+    lines = view.backbones if kind == "backbone" else view.spec.variants
+    is_whole = set(view.categories) == set(paper_categories(view.spec.dataset))
+    leaking = leaking_variants(view, metrics)
+    variants = lines if kind == "variant" else view.spec.variants * len(lines)
     competes = [variant not in leaking for variant in variants]
     names = [backbone_name(line) if kind == "backbone" else labelled(line, leaking) for line in lines]
-    marks = labels().marks.get(report.name, Marks((), {}))
+    marks = labels().marks.get(view.name, Marks((), {}))
     if leaking or not set(lines) <= set(marks.rows):  # check marks take the place of names, which say what leaks
         marks = Marks((), {})
     columns: dict[Column, list[Cell]] = {}
-    for metric in report.spec.metrics:
-        if set(lines) & set(paper_rows(report)):
-            cells = _printed_cells(report.name, OURS, metric)
+    for metric in view.spec.metrics:
+        if set(lines) & set(paper_rows(view)):
+            cells = _reported_cells(view.name, OURS, metric)
             columns[Column(REPORTED, metric, REPORTED)] = _rank([cells.get(line, Cell()) for line in lines])
         means = summarise(metrics, [kind], metric)
-        cells = [_cell(means.loc[line], fair) for line, fair in zip(lines, competes, strict=True)]
-        columns[Column(REPRODUCED, metric, REPRODUCED)] = _rank(cells)
-    if report.spec.costs:
-        columns |= _cost_columns(report, metrics, speed)
+        cells = [
+            _cell(means.loc[line], fair, metrics[metrics[kind] == line])
+            for line, fair in zip(lines, competes, strict=True)
+        ]
+        reproduced = Column(REPRODUCED, metric, REPRODUCED)
+        # A mean over some categories is not compared with the paper's over all.
+        reported = columns.get(Column(REPORTED, metric, REPORTED)) if is_whole else None
+        columns[reproduced] = _differing(_rank(cells), reported)
+    if view.spec.costs:
+        columns |= _cost_columns(view, metrics, speed)
     return Layout(
         kind=kind,
         rows=tuple(Row(name, marked=marks.rows.get(line, ())) for name, line in zip(names, lines, strict=True)),
@@ -227,9 +245,9 @@ def _line_layout(report: Report, metrics: pd.DataFrame, speed: Speed) -> Layout:
     )
 
 
-def _cost_columns(report: Report, metrics: pd.DataFrame, speed: Speed) -> dict[Column, list[Cell]]:
+def _cost_columns(view: View, metrics: pd.DataFrame, speed: Speed) -> dict[Column, list[Cell]]:
     """Means over the models of a variant, and frames per second; not ranked, since they depend on the machine."""
-    variants = report.spec.variants
+    variants = view.spec.variants
     means = metrics.groupby("variant")[list(COSTS)].mean()
     values = {cost: [means.loc[variant, cost] for variant in variants] for cost in COSTS}
     for batch in sorted({batch for rates in speed.values() for batch in rates}, key=int):
@@ -240,10 +258,35 @@ def _cost_columns(report: Report, metrics: pd.DataFrame, speed: Speed) -> dict[C
     }
 
 
-def _cell(summary: pd.Series, competes: bool) -> Cell:
+def _cell(summary: pd.Series, competes: bool, metrics: pd.DataFrame) -> Cell:
+    """`metrics` has the lines of the models that the number is the mean of."""
     if pd.isna(summary["mean"]):
         return Cell()
-    return Cell(summary["mean"], None if pd.isna(summary["sd"]) else summary["sd"], competes=competes)
+    names = [field.name for field in fields(Model)]
+    models = tuple(Model(*line) for line in metrics[names].itertuples(index=False))
+    return Cell(summary["mean"], None if pd.isna(summary["sd"]) else summary["sd"], competes=competes, models=models)
+
+
+def _with_differences(
+    reproduced: Mapping[Column, list[Cell]], reported: Mapping[Column, list[Cell]]
+) -> dict[Column, list[Cell]]:
+    """A reproduced method's differences to what the paper reports of it."""
+    by_method = {(column.heading.partition(" (")[0], column.metric): cells for column, cells in reported.items()}
+    return {
+        column: _differing(cells, by_method.get((column.heading.partition(" (")[0], column.metric)))
+        for column, cells in reproduced.items()
+    }
+
+
+def _differing(cells: Sequence[Cell], reported: Sequence[Cell] | None) -> list[Cell]:
+    if reported is None:
+        return list(cells)
+    return [
+        cell
+        if cell.value is None or other.value is None
+        else replace(cell, difference=cell.shown(cell.value) - other.shown(other.value))
+        for cell, other in zip(cells, reported, strict=True)
+    ]
 
 
 def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, ...]:
@@ -257,11 +300,11 @@ def _rank_along(columns: Sequence[Column], line: Sequence[Cell]) -> tuple[Cell, 
 
 
 def _rank(cells: Iterable[Cell]) -> list[Cell]:
-    """Mark best and second; a number without a competitor is not best of anything, nor one beside an open one."""
+    """Mark best and second. A number without a competitor, or beside an ambiguous one, is never ranked."""
     cells = list(cells)
     competing = [cell.value is not None and cell.competes for cell in cells]
     numbers = [cell.shown(cell.value) for cell, fair in zip(cells, competing, strict=True) if fair]
-    if len(numbers) < 2 or any(cell.open for cell in cells):
+    if len(numbers) < 2 or any(cell.ambiguous for cell in cells):
         return cells
     ranks = {own: 1 + sum(other > own for other in numbers) for own in numbers}
     ranks = {own: rank for own, rank in ranks.items() if rank <= 2}

@@ -1,12 +1,18 @@
-"""What a reader sees in place of the project's identifiers: the paper's spelling where it has one."""
+"""The names that readers see instead of the project's identifiers. They are the paper's if it has one."""
 
 import re
 
+from maskrd.config.teachers import ARCHITECTURES
 from maskrd.paper import OURS, labels
 
 METRICS = {
+    "image_ap": "Image AP",
+    "image_f1max": "Image F1-max",
+    "pixel_ap": "Pixel AP",
+    "pixel_f1max": "Pixel F1-max",
     "pro_per_image": "PRO per image",
     "pro_200_thresholds": "PRO of 200 thresholds",
+    "pro_rescaled": "PRO rescaled",
     "parameters": "Parameters (M)",
     "training_seconds": "Training (s)",
 }
@@ -17,20 +23,13 @@ SPELLING = {
     "mkd": "MKD",
     "msfd": "MSFD",
     "msff": "MSFF",
+    "padim": "PaDiM",
+    "patchcore": "PatchCore",
     "rd": "RD",
     "scconv": "SCConv",
     "scsatt": "SCSAtt",
     "simam": "SimAM",
     "stpm": "STPM",
-}
-
-DATASETS = {
-    "mvtec_ad": "MVTec AD",
-    "cifar10": "CIFAR-10",
-    "mtd": "Magnetic tile defects",
-    "stc": "ShanghaiTech Campus",
-    "demo": "Demo (generated)",
-    "digits": "Digits (scikit-learn's)",
 }
 
 
@@ -40,9 +39,9 @@ def row_name(identifier: str) -> str:
 
 
 def backbone_name(backbone: str) -> str:
-    """`demo_resnet18` is a small network of ours, no ResNet18: it stays apart as Demo ResNet18."""
-    name = labels().rows.get(backbone.removeprefix("demo_")) or backbone.removeprefix("demo_").upper()
-    return f"Demo {name}" if backbone.startswith("demo_") else name
+    """`wide_resnet50_2` is the paper's WideResNet50, `resnext50_32x4d` ResNeXt50 (32x4d)."""
+    known = ARCHITECTURES.get(backbone)
+    return labels().rows.get(backbone) or (known.title if known else backbone)
 
 
 def variant_name(variant: str) -> str:
@@ -64,10 +63,6 @@ def report_name(name: str) -> str:
     """A table or figure: `table5` is Table 5, `ablation_fmm` Ablation FMM."""
     words = [SPELLING.get(word, word) for word in re.sub(r"(?<=[a-z])(?=\d)", "_", name).split("_")]
     return " ".join([words[0].capitalize(), *words[1:]])
-
-
-def dataset_name(dataset: str) -> str:
-    return DATASETS.get(dataset, dataset)
 
 
 def enumerate_names(names: list[str]) -> str:

@@ -1,36 +1,40 @@
 """Ablations as paired differences: the same category and seed with and without a module."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from maskrd.experiment import Model, Report
+from markupsafe import Markup
+
+from maskrd.config.record import Record, find_record
+from maskrd.config.settings import Model
+from maskrd.config.view import View
 from maskrd.files import write_csv, write_text
+from maskrd.reporting.charts import IntervalRow, interval_chart
 from maskrd.reporting.html import render_records
 from maskrd.reporting.layout import labelled
-from maskrd.reporting.naming import metric_name, report_name
-from maskrd.reporting.runs import Run, read_run
+from maskrd.reporting.naming import metric_name, report_name, variant_name
 from maskrd.reporting.verdict import estimate, two_decimals
 
 FULL = "maskrd"
 CAPTION = (
-    "Differences in percentage points between models of the same category and seed, with their 95 % interval, "
-    "Student's t over categories, or over seeds where there is one category. * leaves out 0: beyond noise, but without "
-    "any real difference one comparison in twenty would be starred as well (no correction is made)."
+    "Differences in percentage points between models of the same category and seed. In brackets: the 95 % interval "
+    "(Student's t over categories, or over seeds if there is one category). A star marks an interval without 0: the "
+    "difference is beyond noise. One comparison in twenty gets a star by chance alone, and no correction is made."
 )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """variant - reference in percentage points, with its 95 % interval; the fields are the CSV's columns.
+    """variant - reference in percentage points, with its 95 % interval. The fields are the CSV's columns.
 
-    `pairs` of the `expected` categories x seeds were run with both. A category's differences are first averaged over
-    its seeds; the interval is Student's t over the categories, whose differences vary by chance and by category.
-    With one category it is over the seeds. `unit` says which. It ends at 100 points, as differences do.
-    `beyond_noise` is yes if the interval leaves out 0, else no. A single difference has no interval. `leak`: of the two
-    variants, those whose weights test images had a say in.
+    `pairs` says how many of the `expected` categories x seeds were run with both variants. Each category's differences
+    are first averaged over its seeds. The interval is Student's t over the categories; with one category, over the
+    seeds. `unit` says which. The interval is cut at 100 points. A single difference has no interval. `beyond_noise` is
+    "yes" if the interval doesn't contain 0, otherwise "no". `leak` names the variants whose weights were chosen with
+    test images. The difference is the mean of `points`, which the CSV leaves out.
     """
 
     variant: str
@@ -44,42 +48,46 @@ class Difference:
     unit: str = ""
     beyond_noise: str = ""
     leak: str = ""
+    points: tuple[float, ...] = field(default=(), metadata={"csv": False})
 
 
-def paired_differences(report: Report, models: Path) -> Iterator[Difference]:
-    """Every variant of a table against the full method, or against the table's last variant if it lacks that.
+def paired_differences(view: View, models: Path) -> Iterator[Difference]:
+    """Every variant of a table against the full method. A table without the full method uses its last variant.
 
     Reads {models}/{model.path}/metrics.json. Raises MaskrdError for a file that can't be read.
     """
-    runs = {model: read_run(models, model) for model in report.models()}
-    leaking = [name for name in report.spec.variants if report.training[name].leaks or _recorded_leak(runs, name)]
-    reference = FULL if FULL in report.spec.variants else report.spec.variants[-1]
-    expected = len(report.categories) * len(report.seeds)
-    for variant in report.spec.variants:
-        for metric in report.spec.metrics:
+    records = {model: find_record(models, model) for model in view.models()}
+    leaking = [name for name in view.spec.variants if view.training[name].leaks or _recorded_leak(records, name)]
+    reference = FULL if FULL in view.spec.variants else view.spec.variants[-1]
+    expected = len(view.categories) * len(view.seeds)
+    for variant in view.spec.variants:
+        for metric in view.spec.metrics:
             if variant != reference:
-                found = _by_category(report, runs, variant, reference, metric)
+                found = _by_category(view, records, variant, reference, metric)
                 pairs = sum(len(differences) for differences in found)
                 leak = " ".join(name for name in (variant, reference) if name in leaking)
-                yield Difference(variant, reference, metric, pairs, expected, *_summary(found), leak=leak)
+                points = tuple(fmean(seeds) for seeds in found) if len(found) > 1 else tuple(*found)
+                yield Difference(
+                    variant, reference, metric, pairs, expected, *_summary(found), leak=leak, points=points
+                )
 
 
-def _recorded_leak(runs: dict[Model, Run | None], variant: str) -> bool:
-    return any(run.training.get("leak") for model, run in runs.items() if run and model.variant == variant)
+def _recorded_leak(records: dict[Model, Record | None], variant: str) -> bool:
+    return any(record.training.leak for model, record in records.items() if record and model.variant == variant)
 
 
 def _by_category(
-    report: Report, runs: dict[Model, Run | None], variant: str, reference: str, metric: str
+    view: View, records: dict[Model, Record | None], variant: str, reference: str, metric: str
 ) -> list[list[float]]:
-    """The differences of each category's seeds; categories without any are left out."""
+    """The differences of each category's seeds. Categories without differences are left out."""
 
     def value(name: str, category: str, seed: int) -> float | None:
-        run = runs[Model(report.spec.dataset, category, name, report.backbones_of(name)[0], seed)]
-        return None if run is None else run.values[metric]
+        record = records[Model(view.spec.dataset, category, name, view.backbones_of(name)[0], seed)]
+        return None if record is None else record.percentages[metric]
 
     pairs = [
-        [(value(variant, category, seed), value(reference, category, seed)) for seed in report.seeds]
-        for category in report.categories
+        [(value(variant, category, seed), value(reference, category, seed)) for seed in view.seeds]
+        for category in view.categories
     ]
     found = [[one - other for one, other in seeds if one is not None and other is not None] for seeds in pairs]
     return [differences for differences in found if differences]
@@ -98,17 +106,29 @@ def _summary(by_category: Sequence[Sequence[float]]) -> tuple:
     return found.mean, low, high, "categories" if several else "seeds", beyond
 
 
-def write_paired(report: Report, models: Path, path: Path, page: Path) -> None:
+def write_paired(view: View, models: Path, path: Path, page: Path) -> None:
     """Write `paired_differences` as CSV, with two decimals, and as HTML, with one."""
-    rows = list(paired_differences(report, models))
-    headings = ["comparison", *map(metric_name, report.spec.metrics), "pairs"]
+    rows = list(paired_differences(view, models))
+    headings = ["comparison", *map(metric_name, view.spec.metrics), "pairs"]
     lines = list(_lines(rows))
-    write_text(page, render_records(f"{report_name(report.name)}, paired", CAPTION, headings, lines))
-    write_csv(path, (field.name for field in fields(Difference)), map(two_decimals, rows))
+    picture = Markup("").join(interval_chart(metric_name(metric), found) for metric, found in _pictured(rows).items())
+    write_text(page, render_records(f"{report_name(view.name)}, paired", CAPTION, headings, lines, picture))
+    columns = [column.name for column in fields(Difference) if column.metadata.get("csv", True)]
+    write_csv(path, columns, (two_decimals(row)[: len(columns)] for row in rows))
+
+
+def _pictured(rows: Sequence[Difference]) -> dict[str, list[IntervalRow]]:
+    """The differences that were found, by metric."""
+    charts: dict[str, list[IntervalRow]] = {}
+    for row in rows:
+        if row.difference is not None:
+            found = IntervalRow(variant_name(row.variant), row.difference, row.low, row.high, row.points)
+            charts.setdefault(row.metric, []).append(found)
+    return charts
 
 
 def _lines(rows: Sequence[Difference]) -> Iterator[list[str]]:
-    """In HTML a line for each variant, a column for each metric."""
+    """The rows of the HTML table: one for each variant, with a column for each metric."""
     for _, group in groupby(rows, key=lambda row: row.variant):
         found = list(group)
         leaking = found[0].leak.split()

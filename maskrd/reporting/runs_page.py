@@ -1,93 +1,93 @@
 """What was run and how long it took, from the metrics.json files there are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-from maskrd.experiment import GENERATED_DATASETS, Model
-from maskrd.files import write_text
+from markupsafe import Markup
+
+from maskrd.config.files import EVERY_MODEL, find_metrics
+from maskrd.config.record import Record, read_record
+from maskrd.config.settings import Model
+from maskrd.data.registry import is_generated
 from maskrd.reporting.captions import GENERATED
-from maskrd.reporting.html import render, render_records
+from maskrd.reporting.html import render_records_table
 from maskrd.reporting.naming import (
     backbone_name,
-    dataset_name,
     row_name,
     variant_name,
 )
-from maskrd.reporting.runs import Run, read_run
 
 RUNTIME = ("dataset", "variant", "backbone", "models", "epochs", "px", "training", "a model", "test", "device")
 RUNTIME_CAPTION = (
-    "Wall-clock time of training, summed and the median over models, and the median of testing one. Models that "
-    "differ in evaluation only were trained once."
+    "Wall-clock time. Training: the sum over all models, and the median of one model. Test: the median of one model. "
+    "Models that differ only in evaluation were trained once."
 )
 
 
-def find_runs(models: Path) -> list[Run]:
-    """All finished runs below a folder of models. Raises MaskrdError for a file that can't be read."""
-    return [read_run(models, Model.of_file(path)) for path in sorted(models.glob("*/*/*/*/seed*/metrics.json"))]
+def find_records(models: Path) -> dict[Model, Record]:
+    """The records of all tested models below a folder. Raises MaskrdError for a file that can't be read."""
+    return {Model.of_file(path): read_record(path) for path in find_metrics(models, EVERY_MODEL)}
 
 
-def write_summary(runs: Sequence[Run], path: Path) -> None:
-    """What was run: data, backbones, seeds, epochs, and with what."""
+def dataset_facts(records: Mapping[Model, Record], titles: Mapping[str, str]) -> list[tuple[str, str, dict[str, str]]]:
+    """For each dataset: its title, a warning or "", and what was run (backbones, seeds, epochs, versions)."""
     datasets = []
-    for dataset, group in _grouped(runs, "dataset"):
-        warning = GENERATED if dataset in GENERATED_DATASETS else ""
-        datasets.append((dataset_name(dataset), warning, _facts(group)))
-    write_text(path, render("summary.html", title="What was run", datasets=datasets))
+    for dataset, group in _grouped(records, "dataset"):
+        warning = GENERATED if is_generated(dataset) else ""
+        datasets.append((titles.get(dataset, dataset), warning, _facts(group)))
+    return datasets
 
 
-def _grouped(runs: Iterable[Run], *fields: str) -> Iterable[tuple]:
-    def key(run: Run) -> tuple:
-        return tuple(getattr(run.model, field) for field in fields)
+def _grouped(records: Mapping[Model, Record], *fields: str) -> Iterable[tuple]:
+    """The values of `fields`, then the records of the models that have them."""
 
-    for values, group in groupby(sorted(runs, key=key), key=key):
-        yield (*values, list(group))
+    def key(model: Model) -> tuple:
+        return tuple(getattr(model, field) for field in fields)
+
+    for values, models in groupby(sorted(records, key=key), key=key):
+        yield (*values, {model: records[model] for model in models})
 
 
-def _facts(runs: Sequence[Run]) -> dict[str, str]:
-    models = [run.model for run in runs]
+def _facts(records: Mapping[Model, Record]) -> dict[str, str]:
+    trainings = [record.training for record in records.values()]
     return {
-        "models": f"{len(runs)}, trained for {duration(sum(_training_seconds(runs)))} in all",
-        "categories": _join(row_name(model.category) for model in models),
-        "variants": _join(variant_name(model.variant) for model in models),
-        "backbones": _join(backbone_name(model.backbone) for model in models),
-        "seeds": _join(model.seed for model in models),
-        "epochs": _join(_trained(runs, "epochs")),
-        "image size": _join(f"{size} px" for size in _trained(runs, "image_size")),
-        "devices": _join(run.training.get("device", "?") for run in runs),
-        "maskrd": _join(run.training.get("maskrd", "?") for run in runs),
-        "torch": _join(run.training.get("torch", "?") for run in runs),
-        "commit": _join((run.training.get("commit") or "unknown")[:12] for run in runs),
+        "models": f"{len(records)}, trained for {duration(sum(training_seconds(records)))} in all",
+        "categories": _join(row_name(model.category) for model in records),
+        "variants": _join(variant_name(model.variant) for model in records),
+        "backbones": _join(backbone_name(model.backbone) for model in records),
+        "seeds": _join(sorted({model.seed for model in records})),
+        "epochs": _join(sorted({training.epochs for training in trainings})),
+        "image size": _join(f"{training.recipe.image_size} px" for training in trainings),
+        "devices": _join(training.device for training in trainings),
+        "maskrd": _join(training.maskrd for training in trainings),
+        "torch": _join(training.torch for training in trainings),
+        "commit": _join((training.commit or "unknown")[:12] for training in trainings),
     }
-
-
-def _trained(runs: Iterable[Run], key: str) -> list:
-    return [run.training["recipe"].get(key, "?") for run in runs]
 
 
 def _join(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def _training_seconds(runs: Iterable[Run]) -> list[float]:
-    """One for each trained model: variants that differ in evaluation only share one."""
-    models = {run.evaluation.get("model_sha256", run.model): run.training.get("seconds", 0) for run in runs}
-    return list(models.values())
+def training_seconds(records: Mapping[Model, Record]) -> list[float]:
+    """The seconds of each trained model. Variants that differ only in evaluation share one."""
+    return list({record.evaluation.model_sha256: record.training.seconds for record in records.values()}.values())
 
 
-def write_runtime(runs: Sequence[Run], path: Path) -> None:
+def runtime_html(records: Mapping[Model, Record], titles: Mapping[str, str]) -> Markup:
     """Seconds of training and testing by dataset, variant and backbone."""
     rows = []
-    for dataset, variant, backbone, group in _grouped(runs, "dataset", "variant", "backbone"):
-        seconds = _training_seconds(group)
-        tests = [run.evaluation.get("seconds", 0) for run in group]
-        names = [dataset_name(dataset), variant_name(variant), backbone_name(backbone), str(len(group))]
-        settings = [_join(_trained(group, "epochs")), _join(_trained(group, "image_size"))]
+    for dataset, variant, backbone, group in _grouped(records, "dataset", "variant", "backbone"):
+        seconds = training_seconds(group)
+        trainings = [record.training for record in group.values()]
+        tests = [record.evaluation.seconds for record in group.values()]
+        names = [titles.get(dataset, dataset), variant_name(variant), backbone_name(backbone), str(len(group))]
+        settings = [_join(job.epochs for job in trainings), _join(job.recipe.image_size for job in trainings)]
         times = [duration(sum(seconds)), duration(median(seconds)), duration(median(tests))]
-        rows.append([*names, *settings, *times, _join(run.training.get("device", "?") for run in group)])
-    write_text(path, render_records("Runtime", RUNTIME_CAPTION, RUNTIME, rows))
+        rows.append([*names, *settings, *times, _join(job.device for job in trainings)])
+    return render_records_table("Runtime", RUNTIME_CAPTION, RUNTIME, rows)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The tables as one document, with what is wrong in their printed originals as footnotes; and its PDF."""
+"""The supplement: all tables in one LaTeX document, with the paper's errata as footnotes, and its PDF."""
 
 import shutil
 import subprocess
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from maskrd.config.view import View
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Report
 from maskrd.files import atomic_path, write_text
 from maskrd.paper import Erratum, errata
 from maskrd.reporting.latex import escape
@@ -20,33 +20,33 @@ PREAMBLE = r"""\documentclass{article}
 \begin{document}
 """
 LEGEND = (
-    "Footnotes say what is wrong or unclear in the tables as printed. Found: it stands in the paper or a named source. "
-    "Inferred: it follows by the reasoning given. Unknown: nothing published settles it."
+    "Footnotes say what is wrong or unclear in the reported tables. Found: the paper or a named source says so. "
+    "Inferred: it follows from the reasoning given. Unknown: nothing published settles it."
 )
-# Each as often as references need to be right; the first that is installed is used.
+# The first engine that is installed is used. pdflatex runs twice, so that references are right.
 ENGINES = {
     "pdflatex": [["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-output-directory"]] * 2,
     "tectonic": [["tectonic", "--outdir"]],
 }
 
 
-def write_supplement(reports: Sequence[Report], tables: Path, output: Path) -> None:
-    """Write the document that includes {tables}/{report.name}.tex of every report, in their order.
+def write_supplement(views: Sequence[View], tables: Path, output: Path) -> None:
+    """Write the document that includes {tables}/{view.name}.tex of every view, in their order.
 
-    A table that answers a printed one comes with that one's errata.
-    Raises MaskrdError if the tables lie beside or above the document: TeX reads by relative paths.
+    The errata of a reported table come before the table that reproduces it.
+    Raises MaskrdError if the tables aren't in a folder below the document's: TeX needs relative paths.
     """
     try:
         folder = tables.resolve().relative_to(output.parent.resolve()).as_posix()
     except ValueError:
-        raise MaskrdError(f"{output}: must lie in a folder above {tables}, for TeX to find the tables.") from None
-    answers = {report.name for report in reports if paper_rows(report)}
+        raise MaskrdError(f"{output}: not in a folder above {tables}, so TeX can't find the tables.") from None
+    answers = {view.name for view in views if paper_rows(view)}
     parts = [PREAMBLE, f"\\noindent {LEGEND}\\par\\bigskip\n" if answers else ""]
-    for report in reports:
-        if report.name in answers:
-            heading = f"What Table~\\ref{{tab:{report.name}}} answers, as printed:"
-            parts.append(_paragraph(heading, errata(report.name)))
-        parts.append(f"\\input{{{folder}/{report.name}.tex}}\n\\clearpage\n")
+    for view in views:
+        if view.name in answers:
+            heading = f"The paper's table that Table~\\ref{{tab:{view.name}}} reproduces:"
+            parts.append(_paragraph(heading, errata(view.name)))
+        parts.append(f"\\input{{{folder}/{view.name}.tex}}\n\\clearpage\n")
     if answers:
         parts.append(_paragraph("Elsewhere in the paper:", (e for e in errata() if e.table is None)))
     write_text(output, "\n".join([*filter(None, parts), "\\end{document}\n"]))
@@ -59,8 +59,8 @@ def _paragraph(heading: str, entries: Iterable[Erratum]) -> str:
 
 
 def _text(erratum: Erratum) -> str:
-    printed, certainty = erratum.printed.rstrip("."), erratum.certainty.capitalize()
-    return f"Printed: {printed}. {erratum.wrong} {erratum.reading} {certainty} ({erratum.id})."
+    reported, certainty = erratum.reported.rstrip("."), erratum.certainty.capitalize()
+    return f"Reported: {reported}. {erratum.wrong} {erratum.reading} {certainty} ({erratum.id})."
 
 
 def compile_pdf(tex: Path, output: Path) -> None:

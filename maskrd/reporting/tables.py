@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from maskrd.experiment import Report
+from maskrd.config.view import View
 from maskrd.files import atomic_path, write_text
 from maskrd.reporting.captions import table_caption, table_notes
 from maskrd.reporting.collect import read_metrics, read_speed
@@ -13,21 +13,21 @@ from maskrd.reporting.latex import render
 from maskrd.reporting.layout import Column, Layout, build_layout
 
 
-def write_table(report: Report, models: Path, csv: Path, tex: Path, html: Path, speed: Path | None = None) -> None:
-    """Write a table of `report` from {models}/{model.path}/metrics.json.
+def write_table(view: View, models: Path, csv: Path, tex: Path, html: Path, speed: Path | None = None) -> None:
+    """Write the table `view` from {models}/{model.path}/metrics.json.
 
-    Values are percentages with one decimal, with several seeds mean ± standard deviation; a model without
-    metrics.json is a dash. LaTeX and HTML have the best in bold and the second underlined, ranked as `build_layout`
-    says. `speed` is the file of `maskrd speed`, for a table of costs. Raises MaskrdError for a file that can't be read.
+    Values are percentages with one decimal; several seeds give mean ± standard deviation. A model without metrics.json
+    is a dash. In LaTeX and HTML the best is bold and the second underlined (`build_layout` ranks them). `speed` is the
+    file of `maskrd speed`, for a table of costs. Raises MaskrdError for a file that can't be read.
     """
-    metrics = read_metrics(report, models)
+    metrics = read_metrics(view, models)
     measured = read_speed(speed) if speed else None
-    layout = build_layout(report, metrics, measured and measured["frames_per_second"])
+    layout = build_layout(view, metrics, measured and measured.frames_per_second)
     with atomic_path(csv) as temporary:
         csv_frame(layout).to_csv(temporary, encoding="utf-8", index=False)
-    texts = table_caption(report, layout, metrics, measured), table_notes(report, layout)
-    write_text(tex, render(layout, report.name, *texts))
-    write_text(html, render_table(layout, report.name, *texts))
+    texts = table_caption(view, layout, metrics, measured), table_notes(view, layout)
+    write_text(tex, render(layout, view.name, *texts))
+    write_text(html, render_table(layout, view.name, *texts))
 
 
 def csv_frame(layout: Layout) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def csv_frame(layout: Layout) -> pd.DataFrame:
 
 
 def csv_heading(layout: Layout, column: Column) -> str:
-    """RD, or with several metrics RD aupro; aupro reported for rows of variants or backbones."""
+    """`RD`, or `RD aupro` if there are several metrics. For rows of variants or backbones: `aupro reported`."""
     if layout.kind != "category":
         return f"{column.metric} {column.heading}"
     several = len({column.metric for column in layout.columns}) > 1

@@ -1,51 +1,49 @@
-"""Is a printed number reproduced? The verdict on every number that models at hand can answer.
+"""Is a reported number reproduced? The verdict on each number that the existing models reproduce.
 
-A verdict compares an interval with a band: the band is the printed number +/- 0.5 percentage points, the interval is
-the 95 % confidence interval of the mean over seeds (Student's t). A mean over categories is taken for each seed first,
-and only where all of the paper's categories were run. No metric exceeds 100, so neither does an interval. With one
-seed there is no interval: the point decides.
+A verdict compares an interval with a band. The band is the reported number +/- 0.5 percentage points. The interval is
+the 95 % confidence interval of the mean over seeds (Student's t), cut at 0 and 100. A mean over categories is taken for
+each seed first, and only if all of the paper's categories were run. One seed has no interval: the number decides.
 
-- reproduced: the interval lies within the band, ends included;
-- lower, higher: the interval lies wholly below or above the band;
-- inconclusive: the interval reaches over an end of the band, so that more seeds could decide either way;
-- not comparable: the models were trained otherwise than the printed number claims (another backbone, fewer epochs, ...;
-  `conditions` says how). The difference is shown, but it is no evidence for or against the paper;
-- not run: no model at hand answers the number; for a mean, not all categories were run for any seed;
-- not known: the paper's number can't be told from print (Table 2), or the row it belongs to can't, and each of the two
-  gives another verdict (Table 7).
+- reproduced: the interval is within the band, ends included;
+- lower, higher: the interval is entirely below or above the band;
+- inconclusive: the interval is partly inside the band, so more seeds could decide either way;
+- not comparable: the models were trained with other settings than the paper's (another backbone, fewer epochs, ...;
+  `conditions` says which). The difference is shown, but it is not evidence for or against the paper;
+- not run: there is no model for the number; for a mean, no seed has all categories;
+- not known: the paper's number is ambiguous (Table 2), or its row is, and the two readings give different verdicts
+  (Table 7).
 
-Only the paper's datasets are looked at, so nothing on generated data is ever called reproduced.
+Only models on the paper's datasets count, so generated data never reproduce a number.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from scipy.special import stdtrit
 
-from maskrd.data.counts import published_counts
-from maskrd.experiment import Model, Training, held_out_count
+from maskrd.config.record import Mismatch, Record, compare_settings, find_record
+from maskrd.config.settings import Model, held_out_count
+from maskrd.data.registry import published_counts
 from maskrd.files import write_csv
-from maskrd.paper import OURS, TABLES, audit
-from maskrd.paper.claims import ClaimResult, evaluate_claims, with_ours
+from maskrd.paper import OURS, audit
+from maskrd.paper.others import published_by_others
 from maskrd.paper.settings import Question, is_mean, questions
 from maskrd.reporting.naming import backbone_name
-from maskrd.reporting.runs import Run, read_run
 
-BAND = 0.5  # percentage points around a printed number
+POOLED, PER_IMAGE = "aupro", "pro_per_image"  # the two possible meanings of the paper's PRO
+BAND = 0.5  # percentage points around a reported number
 REPRODUCED, LOWER, HIGHER, INCONCLUSIVE = "reproduced", "lower", "higher", "inconclusive"
 NOT_COMPARABLE, NOT_RUN, NOT_KNOWN = "not comparable", "not run", "not known"
 VERDICTS = (REPRODUCED, LOWER, HIGHER, INCONCLUSIVE, NOT_COMPARABLE, NOT_RUN, NOT_KNOWN)
 
-Runs = Mapping[tuple[str, int], Run]  # (category, seed)
+Records = Mapping[tuple[str, int], Record]  # (category, seed)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over n seeds in percent, and its 95 % interval: for one seed the point itself, without sd."""
+    """Mean over n seeds in percent, and its 95 % interval. With one seed, the interval is the mean and sd is None."""
 
     mean: float
     sd: float | None
@@ -56,10 +54,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One printed number and the verdict on it; percent and percentage points. The fields are verdict.csv's columns.
+    """One reported number and its verdict, in percent and percentage points. The fields are verdict.csv's columns.
 
-    `difference` is reproduced - reported. `conditions`: what makes the number not comparable; `remarks`: what a reader
-    should know though the paper doesn't settle it.
+    `difference` is reproduced - reported. `conditions`: why the number is not comparable. `remarks`: other facts that a
+    reader should know. `others`: the number of independent code for the cell, with its repository. `quantity`: our
+    metric for the number. `other_pro`: PRO by the other definition, pooled or per image.
     """
 
     table: str
@@ -77,6 +76,9 @@ class Row:
     runs: str = ""
     conditions: str = ""
     remarks: str = ""
+    others: str = ""
+    quantity: str = ""
+    other_pro: float | None = None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -90,7 +92,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def judge(reported: float, found: Estimate) -> str:
-    """Compare the interval with the band, as the module's head defines it."""
+    """Compare the interval with the band. The docstring of this module has the definitions."""
     # In binary 63.9 - 64.4 is less than -0.5.
     low, high = round(found.low - reported, 9), round(found.high - reported, 9)
     if low >= -BAND and high <= BAND:
@@ -101,45 +103,47 @@ def judge(reported: float, found: Estimate) -> str:
 
 
 def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
-    """The verdict on every printed number of the paper's method, and of the baselines of which some model was run.
+    """The verdict on every reported number of the paper's method, and of baselines with at least one model.
 
-    Reads {models}/{model.path}/metrics.json of the paper's datasets. `backbone` is the configured one, of all tables
-    but Table 4. Raises MaskrdError for a file that can't be read.
+    Reads {models}/{model.path}/metrics.json of the paper's datasets. `backbone` is the configured one, used by all
+    tables except Table 4. Raises MaskrdError for a file that can't be read.
     """
-    cache: dict[Model, Run | None] = {}
+    cache: dict[Model, Record | None] = {}
 
-    def find(model: Model) -> Run | None:
+    def find(model: Model) -> Record | None:
         if model not in cache:
-            cache[model] = read_run(models, model)
+            cache[model] = find_record(models, model)
         return cache[model]
 
     rows = []
     for question in questions():
-        runs = {}
+        records = {}
         for category in question.categories:
             for seed in seeds:
                 model = Model(question.dataset, category, question.variant, question.backbone or backbone, seed)
-                run = find(model)
-                if run and run.values[question.metric] is not None:
-                    runs[category, seed] = run
-        rows.append(_row(question, runs, seeds))
+                record = find(model)
+                if record and record.percentages[question.metric] is not None:
+                    records[category, seed] = record
+        rows.append(_row(question, records, seeds))
     retrained = {(row.table, row.method) for row in rows if row.verdict != NOT_RUN}
     return [row for row in rows if row.method == OURS or (row.table, row.method) in retrained]
 
 
-def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
+def _row(question: Question, records: Records, seeds: Sequence[int]) -> Row:
     cell = question.cell
-    seeds = _complete_seeds(question, runs, seeds)
+    seeds = _complete_seeds(question, records, seeds)
     row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, None, None, 0, None, None, None, NOT_RUN)
+    row = replace(row, others=_others(question))
     if not seeds:
-        categories = {category for category, _ in runs}
+        categories = {category for category, _ in records}
         partly = f"{len(categories)} of {len(question.categories)} categories run: no mean" if categories else ""
         return replace(row, remarks=partly)
-    runs = {(category, seed): run for (category, seed), run in runs.items() if seed in seeds}
-    found = estimate(_means(question, runs, seeds, question.metric))
+    records = {(category, seed): record for (category, seed), record in records.items() if seed in seeds}
+    found = estimate(_means(question, records, seeds, question.metric))
     found = replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
-    differing = list(dict.fromkeys(text for run in runs.values() for text in _differing(question, run)))
-    remarks = [*_precisions(runs), *_other_pro(question, runs, seeds), *_misprint(question)]
+    differing = list(dict.fromkeys(text for record in records.values() for text in _differing(question, record)))
+    other_pro = _other_pro(question, records, seeds)
+    remarks = [*_precisions(records), *_pro_remark(question, other_pro), *_misprint(question)]
     remarks += [question.doubt] if question.doubt else []
     return replace(
         row,
@@ -153,7 +157,16 @@ def _row(question: Question, runs: Runs, seeds: Sequence[int]) -> Row:
         runs="single run" if found.n == 1 else f"{found.n} seeds",
         conditions="; ".join(differing),
         remarks="; ".join(remarks),
+        quantity=question.metric,
+        other_pro=other_pro,
     )
+
+
+def _others(question: Question) -> str:
+    """The numbers of other code for the cell, with the paper's backbone. Only if the metric is the same quantity."""
+    cell = question.cell
+    found = published_by_others(cell.method, question.paper_backbone, cell.row, question.metric)
+    return "; ".join(f"{other.value:.1f} ({other.repository})" for other in found)
 
 
 def _verdict(question: Question, found: Estimate, comparable: bool) -> str:
@@ -166,116 +179,75 @@ def _verdict(question: Question, found: Estimate, comparable: bool) -> str:
     return judged.pop() if len(judged) == 1 else NOT_KNOWN
 
 
-def _complete_seeds(question: Question, runs: Runs, seeds: Sequence[int]) -> list[int]:
-    """Those with which all the question's categories were run."""
-    return [seed for seed in seeds if all((category, seed) in runs for category in question.categories)]
+def _complete_seeds(question: Question, records: Records, seeds: Sequence[int]) -> list[int]:
+    """The seeds that have all categories of the question."""
+    return [seed for seed in seeds if all((category, seed) in records for category in question.categories)]
 
 
-def _means(question: Question, runs: Runs, seeds: Sequence[int], metric: str) -> list[float]:
-    """One value for each seed, the mean over categories; none where a category has none."""
-    values = [[runs[category, seed].values[metric] for category in question.categories] for seed in seeds]
+def _means(question: Question, records: Records, seeds: Sequence[int], metric: str) -> list[float]:
+    """One value for each seed: the mean over categories. A seed without all values is left out."""
+    values = [[records[category, seed].percentages[metric] for category in question.categories] for seed in seeds]
     return [fmean(found) for found in values if None not in found]
 
 
-def _differing(question: Question, run: Run) -> list[str]:
-    """What was otherwise than the printed number claims; each entry makes it not comparable."""
+def _differing(question: Question, record: Record) -> list[str]:
+    """How the model differs from the reported number's conditions. Each entry makes it not comparable."""
+    training, recipe = record.training, record.training.recipe
     texts = [question.unlike] if question.unlike else []
-    if run.model.backbone != question.paper_backbone:
-        texts.append(f"{backbone_name(run.model.backbone)} instead of {backbone_name(question.paper_backbone)}")
-    # A setting that an older run doesn't record has a default: what the package did before it could be set.
-    recorded = Training.parse(f"{run.model.path}/metrics.json: training.recipe", json.dumps(run.training["recipe"]))
-    recipe = recorded.model_dump(mode="json")
-    for key, wanted in question.settings.items():
-        if recipe[key] != wanted:
-            texts.append(f"{key} {_shown(recipe[key])} instead of {_shown(wanted)}")
-    texts += [f"{key} {_shown(recipe[key])} instead of some" for key in question.given if not recipe[key]]
-    tested = run.evaluation.get("recipe", {})
-    for key, wanted in question.evaluation.items():
-        if tested.get(key, wanted) != wanted:
-            texts.append(f"{key} {_shown(tested[key])} instead of {_shown(wanted)}")
-    if recorded.leaks:
+    if training.backbone != question.paper_backbone:
+        texts.append(f"{backbone_name(training.backbone)} instead of {backbone_name(question.paper_backbone)}")
+    texts += map(str, compare_settings(recipe, question.settings))
+    given = {key: getattr(recipe, key, None) for key in question.given}
+    texts += [str(Mismatch(key, value, "some")) for key, value in given.items() if not value]
+    texts += map(str, compare_settings(record.evaluation.recipe, question.evaluation))
+    if recipe.leaks:
         texts.append("a checkpoint chosen on the test images")
-    published = published_counts()[run.model.dataset][run.model.category]
-    learned = published.train - held_out_count(published.train, recorded.validation_fraction)
+    published = published_counts(training.dataset)[training.category]
+    learned = published.train - held_out_count(published.train, getattr(recipe, "validation_fraction", 0))
     for kind, images, wanted in (
-        ("training", run.training.get("images"), learned),
-        ("test", run.evaluation.get("images"), published.test),
+        ("training", training.images, learned),
+        ("test", record.evaluation.images, published.test),
     ):
         if images != wanted:
-            texts.append(f"{images} {kind} images of {run.model.category} instead of {wanted}")
+            texts.append(f"{images} {kind} images of {training.category} instead of {wanted}")
     return texts
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
-
-
-def _precisions(runs: Runs) -> list[str]:
-    """Any but fp32, which PyTorch computed in when the paper was written."""
-    found = sorted({run.training["recipe"].get("precision", "fp32") for run in runs.values()})
+def _precisions(records: Records) -> list[str]:
+    """A remark on precisions other than fp32, PyTorch's default when the paper was written."""
+    found = sorted({record.training.recipe.precision for record in records.values()})
     return [] if found == ["fp32"] else [f"precision {' and '.join(found)}"]
 
 
-def _other_pro(question: Question, runs: Runs, seeds: Sequence[int]) -> list[str]:
-    """The other PRO: per image as RD's published code has it, or pooled. Of ours print doesn't say which it is."""
+def _other_pro(question: Question, records: Records, seeds: Sequence[int]) -> float | None:
+    """PRO by the other definition: per image if the number is pooled; pooled for RD, whose number is per image."""
     if question.cell.metric != "aupro":
-        return []
-    own = question.metric == "aupro"
-    values = _means(question, runs, seeds, "pro_per_image" if own else "aupro")
-    found = f"{fmean(values):.1f}" if values else "not measured"
-    if own:
-        return [f"PRO per image {found}"] if values else []
-    return [f"PRO per image, as its code has it; pooled {found}"]
+        return None
+    values = _means(question, records, seeds, PER_IMAGE if question.metric == POOLED else POOLED)
+    return fmean(values) if values else None
+
+
+def _pro_remark(question: Question, other: float | None) -> list[str]:
+    if question.metric == POOLED:
+        return [] if other is None else [f"PRO per image {other:.1f}"]
+    if question.metric == PER_IMAGE:
+        return [f"PRO per image, as its code has it; pooled {'not measured' if other is None else f'{other:.1f}'}"]
+    return []
 
 
 def _misprint(question: Question) -> list[str]:
-    """A printed mean that doesn't follow from the printed entries."""
+    """A remark on a reported mean that differs from the mean of the reported entries."""
     cell = question.cell
     return [
-        f"printed mean; the printed entries give {row.recomputed}"
+        f"reported mean; the reported entries give {row.recomputed}"
         for row in audit.rows()
         if is_mean(question) and (row.table, row.method, row.metric) == (cell.table, cell.method, cell.metric)
         if row.departs and row.explained not in ("truncated", "rounding")
     ]
 
 
-def reproduced_claims(rows: Iterable[Row]) -> list[ClaimResult]:
-    """The paper's claims judged with reproduced numbers in place of its own, table by table.
-
-    Tables without a reproduced number are left out. The other methods' numbers stay the printed ones. Where ours were
-    made under other conditions than the paper's, `numbers` says under which, and no verdict is given. As the paper,
-    they compare means, however few the runs: `numbers` says how many, and the ablations' paired differences what of
-    it may be chance.
-    """
-    results = []
-    for table in TABLES:
-        own = [row for row in rows if (row.table, row.method) == (table, OURS) and row.reproduced is not None]
-        if own:
-            numbers = with_ours(table, {(row.row, row.metric): row.reproduced for row in own})
-            conditions = dict.fromkeys(row.conditions for row in own if row.conditions)
-            label = f"reproduced, {' or '.join(sorted({row.runs for row in own}))}"
-            label += f" ({' | '.join(conditions)})" if conditions else ""
-            judged = [r for r in evaluate_claims({table: numbers}, label) if r.claim.table == table]
-            results += [_not_comparable(result) for result in judged] if conditions else judged
-    return results
-
-
-def _not_comparable(result: ClaimResult) -> ClaimResult:
-    outcome = replace(result.outcome, verdict=None, detail=f"not comparable: {result.outcome.detail}")
-    return replace(result, outcome=outcome)
-
-
-def judged_claims(rows: Iterable[Row]) -> list[ClaimResult]:
-    """The paper's claims on its own numbers, then on the reproduced ones."""
-    return [*evaluate_claims(), *reproduced_claims(rows)]
-
-
 def write_verdict(rows: Iterable[Row], path: Path) -> None:
-    """Write verdict.csv: two decimals, empty where there is nothing."""
+    """Write verdict.csv with two decimals. Missing values are empty."""
     write_csv(path, (field.name for field in fields(Row)), map(two_decimals, rows))
 
 

@@ -1,18 +1,25 @@
-"""The verdict for the eye: a page in Markdown or HTML, and a plot of reported against reproduced numbers."""
+"""The verdict for readers: a page in Markdown or HTML, and a plot of reported against reproduced numbers."""
 
+import base64
+import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maskrd.config.record import METRICS
 from maskrd.files import atomic_path, write_text
 from maskrd.paper import OURS, TABLES
-from maskrd.reporting.html import data_uri, render_markdown
-from maskrd.reporting.naming import enumerate_names, metric_name, row_name, variant_name
+from maskrd.paper import rows as paper_rows
+from maskrd.paper.claims import TEXT, ClaimResult
+from maskrd.paper.claims import VERDICTS as VERDICTS_OF_CLAIMS
+from maskrd.reporting.naming import enumerate_names, metric_name, report_name, row_name, variant_name
+from maskrd.reporting.plots import plot_style
 from maskrd.reporting.verdict import (
     BAND,
     HIGHER,
@@ -26,7 +33,14 @@ from maskrd.reporting.verdict import (
     Row,
 )
 
-# Distinguishable with any colour vision (Okabe and Ito); what is no verdict is grey.
+CLAIMS_INTRODUCTION = """## Claims
+
+The paper's statements about its results. One rule judges each statement on the reported numbers, and again on
+reproduced numbers if there are any. There, reproduced numbers replace those of the paper's method and of baselines that
+were trained here; all other numbers stay as reported. PRO is compared only with PRO of the same kind. Numbers made
+under other conditions than the paper's decide nothing.
+"""
+# Distinguishable with any colour vision (Okabe and Ito). Grey is for numbers without a verdict.
 COLORS = {
     REPRODUCED: "#009e73",
     LOWER: "#d55e00",
@@ -35,36 +49,54 @@ COLORS = {
     NOT_COMPARABLE: "#999999",
 }
 MARKERS = {True: "o", False: "s"}  # by whether it is the paper's own method
-INTRODUCTION = f"""# Reported and reproduced
-
-Each printed number is compared with the mean over seeds of the models at hand, in percent. **Reproduced**: the 95 %
-interval of that mean (Student's t over seeds) lies within ±{BAND} points of the printed number. **Lower**, **higher**:
-it lies wholly outside. **Inconclusive**: it reaches over the edge. With a single run there is no interval, the point
-decides, and it says so. **Not comparable**: the models were trained otherwise than the printed number claims, so that
-the difference is no evidence for or against it. **Not run**: no models at hand; a mean needs all of the paper's
-categories. Generated data never count. PRO is pooled over the test set; whether a printed one is, or is RD's own
-per-image quantity, print doesn't say, so a remark has the latter.
+INTRODUCTION = f"""Each reported number is compared with the mean over seeds of the models that exist, in percent.
+**Reproduced**: the 95 % interval of that mean (Student's t over seeds) is within ±{BAND} points of the reported
+number. **Lower**, **higher**: the interval is entirely below or above that band. **Inconclusive**: it is partly inside.
+A single run has no interval: the number itself decides, and the verdict says "single run". **Not comparable**: the
+models were trained with other settings than the paper's, so the difference is not evidence for or against it. **Not
+run**: there are no models; a mean needs all of the paper's categories. Generated data never count. **Others** is the
+number that independent code publishes for the same cell, by repository. PRO is pooled over the test set. The paper
+doesn't say whether its PRO is pooled or per image, as RD's is; a remark gives ours per image.
 """
 
 
-def write_page(rows: Sequence[Row], plot: str, path: Path) -> None:
+def write_page(rows: Sequence[Row], plot: str, claims: Sequence[ClaimResult], path: Path) -> None:
     """Write the page in Markdown; `plot` is the address of the image, relative to the page."""
-    write_text(path, markdown(rows, plot))
+    write_text(path, "# Reported and reproduced\n\n" + markdown(rows, plot, claims))
 
 
-def write_html(rows: Sequence[Row], png: Path, path: Path) -> None:
-    """Write the page in HTML, with the plot in it."""
-    write_text(path, render_markdown("Verdict", markdown(rows, data_uri(png))))
-
-
-def markdown(rows: Sequence[Row], plot: str) -> str:
+def markdown(rows: Sequence[Row], plot: str, claims: Sequence[ClaimResult]) -> str:
+    """Everything below the title."""
     own = [row for row in rows if row.method == OURS]
     if all(row.verdict == NOT_RUN for row in own):
-        summary = "Nothing was run on the paper's data: no printed number is reproduced or refuted."
+        summary = "Nothing was run on the paper's data, so no reported number is reproduced or refuted."
     else:
         summary = f"![Reported against reproduced]({plot})"
     sections = [section(table, [row for row in rows if row.table == table]) for table in TABLES]
-    return "\n".join([INTRODUCTION, summary, "", *sections])
+    return "\n".join([INTRODUCTION, summary, "", *sections, CLAIMS_INTRODUCTION, *_claim_lines(claims)])
+
+
+def _claim_lines(claims: Sequence[ClaimResult]) -> Iterator[str]:
+    yield "| the paper says | where | on | outcome | because |"
+    yield "|---|---|---|---|---|"
+    for result in claims:
+        claim, outcome = result.claim, result.outcome
+        place = claim.section if claim.table == TEXT else f"{claim.section}, {report_name(claim.table)}"
+        texts = [claim.text, place, result.numbers, VERDICTS_OF_CLAIMS[outcome.verdict], outcome.detail]
+        yield "| " + " | ".join([texts[0], *map(_in_the_papers_words, texts[1:])]).replace("\n", " ") + " |"
+    yield ""
+
+
+def _in_the_papers_words(text: str) -> str:
+    """The text with the paper's names instead of our identifiers, and without bars, which would end the cell."""
+    return re.sub(r"\w+", lambda word: _names().get(word[0], word[0]), text).replace("|", "/")
+
+
+@cache
+def _names() -> dict[str, str]:
+    categories = {row: row_name(row) for table in TABLES[:4] for row in paper_rows(table)}
+    variants = {row: variant_name(row) for table in TABLES[4:] for row in paper_rows(table)}
+    return categories | variants | {metric: metric_name(metric) for metric in METRICS}
 
 
 def section(table: str, rows: Sequence[Row]) -> str:
@@ -77,13 +109,13 @@ def section(table: str, rows: Sequence[Row]) -> str:
 
 
 def sentence(method: str, rows: Sequence[Row]) -> str:
-    """How a table's numbers of a method fared, with the largest departures and what made numbers incomparable."""
+    """The verdicts on a method's numbers in a table, with the largest differences and the incomparable conditions."""
     counts = Counter(row.verdict for row in rows)
     parts = [f"{counts[verdict]} {verdict}{_worst(verdict, rows)}" for verdict in VERDICTS if counts[verdict]]
     runs = " or ".join(sorted({row.runs for row in rows if row.runs}))
     conditions = dict.fromkeys(row.conditions for row in rows if row.conditions)
     facts = [runs.capitalize(), f"Not comparable: {' | '.join(conditions)}" if conditions else ""]
-    counted = f"{method}: of {len(rows)} printed number{'s' * (len(rows) > 1)} {enumerate_names(parts)}."
+    counted = f"{method}: of {len(rows)} reported number{'s' * (len(rows) > 1)} {enumerate_names(parts)}."
     return " ".join([counted, *(f"{fact}." for fact in facts if fact)])
 
 
@@ -97,8 +129,8 @@ def _worst(verdict: str, rows: Sequence[Row]) -> str:
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
-    yield "| method | row | metric | reported | reproduced | 95 % interval | difference | verdict | remarks |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| method | row | metric | reported | reproduced | others | 95 % interval | difference | verdict | remarks |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         reported = "?" if row.reported is None else f"{row.reported:.1f}"
         verdict = f"{row.verdict} (single run)" if row.n == 1 else row.verdict
@@ -109,7 +141,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
             difference = f"{row.difference:+z.1f}"
         if row.low is not None and row.high is not None:
             interval = f"{row.low:.1f} to {row.high:.1f}"
-        cells = [row.method, _name(row), metric_name(row.metric), reported, reproduced, interval, difference, verdict]
+        cells = [row.method, _name(row), metric_name(row.metric), reported, reproduced, row.others]
+        cells += [interval, difference, verdict]
         yield "| " + " | ".join([*cells, "; ".join(filter(None, [row.conditions, row.remarks]))]) + " |"
     yield ""
 
@@ -121,13 +154,22 @@ def _name(row: Row) -> str:
 def write_plot(rows: Sequence[Row], *paths: Path) -> None:
     """Draw every reproduced number against the reported one, a panel for each metric: PNG with 150 dpi, or PDF."""
     rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+    with plot_style("whitegrid"):
         figure = draw(rows)
         for path in paths:
             with atomic_path(path) as temporary:
                 # Without a date equal plots are equal files.
                 metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
                 figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
+
+
+def plot_uri(rows: Sequence[Row]) -> str:
+    """The plot as a data URI, for a page."""
+    stream = io.BytesIO()
+    shown = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
+    with plot_style("whitegrid"):
+        draw(shown).savefig(stream, format="png", dpi=110, bbox_inches="tight")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -153,7 +195,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_metric(upper: Axes, lower: Axes, metric: str, rows: Sequence[Row]) -> None:
-    """Above the numbers themselves, below what they differ by; the band is grey."""
+    """Draw the numbers in the upper panel and their differences in the lower one. The band is grey."""
     numbers = [number for row in rows for number in (row.reported, row.reproduced)]
     ends = np.array([min(numbers) - 1, max(numbers) + 1])
     for axes, center in ((upper, ends), (lower, np.zeros(2))):

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +14,6 @@ class Resource:
     """A file on the server. Each request takes the next fault; once there is none left, all goes well."""
 
     body: bytes
-    etag: str | None = '"1"'
     faults: deque = field(default_factory=deque)
 
 
@@ -22,7 +21,6 @@ class Resource:
 class Request:
     path: str
     range: str | None
-    if_range: str | None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.requests.append(Request(self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        self.server.requests.append(Request(self.path, self.headers.get("Range")))
         resource = self.server.resources.get(self.path)
         if resource is None:
             self.answer(404)
@@ -43,12 +41,12 @@ class Handler(BaseHTTPRequestHandler):
         """Answer as a good server does, except for how the body is sent."""
         start, size = 0, len(resource.body)
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if ranges and wanted and self.headers.get("If-Range") in (None, resource.etag):
+        if ranges and wanted:
             start = int(wanted[1])
             if start >= size:
                 self.answer(416, {"Content-Range": f"bytes */{size}"})
                 return
-        headers = {"Content-Length": str(size - start)} | ({"ETag": resource.etag} if resource.etag else {})
+        headers = {"Content-Length": str(size - start)}
         if start:
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         self.begin(206 if start else 200, headers)
@@ -99,9 +97,9 @@ class FaultServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def add(self, path: str, body: bytes, *faults: Callable, etag: str | None = '"1"') -> str:
+    def add(self, path: str, body: bytes, *faults: Callable) -> str:
         """Put a file on the server and return its address."""
-        self.resources[path] = Resource(body, etag, deque(faults))
+        self.resources[path] = Resource(body, deque(faults))
         return self.url(path)
 
     def url(self, path: str) -> str:
@@ -153,12 +151,12 @@ def ignore_range(handler: Handler, resource: Resource) -> None:
 
 def truncated_consistently(to: int) -> Fault:
     """A short body that announces itself as whole, as a proxy may make it."""
-    return lambda handler, resource: handler.serve(Resource(resource.body[:to], resource.etag))
+    return lambda handler, resource: handler.serve(Resource(resource.body[:to]))
 
 
 def wrong_bytes(handler: Handler, resource: Resource) -> None:
     """As many bytes as the right ones, one of them different."""
-    handler.serve(Resource(corrupted(resource.body), resource.etag))
+    handler.serve(Resource(corrupted(resource.body)))
 
 
 def wrong_range(handler: Handler, resource: Resource) -> None:
@@ -179,13 +177,36 @@ def no_length(handler: Handler, resource: Resource) -> None:
     handler.send(resource.body)
 
 
-def then(fault: Fault, changes: Iterable[tuple[str, object]]) -> Fault:
-    """After the fault, change the file on the server (`body`, `etag`)."""
+def with_header(name: bytes, value: bytes, *, code: int = 200) -> Fault:
+    """The whole body below a header of any bytes, whatever HTTP allows."""
+
+    def answer(handler: Handler, resource: Resource) -> None:
+        handler.close_connection = True
+        handler.send(b"HTTP/1.1 %d X\r\n%s: %s\r\nConnection: close\r\n" % (code, name, value))
+        handler.send(b"Content-Length: %d\r\n\r\n" % len(resource.body) + resource.body)
+
+    return answer
+
+
+def endless(handler: Handler, _: Resource) -> None:
+    """A body that never ends, as long as somebody listens."""
+    handler.begin(200, {"Transfer-Encoding": "chunked"})
+    handler.connection.settimeout(1)
+    piece = bytes(1 << 16)
+    for _ in range(10_000):
+        try:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        except OSError:
+            return
+    raise AssertionError("655 MB were taken")
+
+
+def then_replace(fault: Fault, body: bytes) -> Fault:
+    """After the fault, another file lies at the address."""
 
     def apply(handler: Handler, resource: Resource) -> None:
         fault(handler, resource)
-        for name, value in changes:
-            setattr(resource, name, value)
+        resource.body = body
 
     return apply
 

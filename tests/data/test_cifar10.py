@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from maskrd.data.cifar10 import RECORD_BYTES
-from maskrd.data.index import Index, build_index
+from maskrd.data.index_file import Index
+from maskrd.data.indexing import build_index
 from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
 
@@ -76,7 +77,7 @@ def test_index_survives_writing_and_reading(batches, tmp_path):
 def test_a_truncated_batch_is_named(batches, tmp_path):
     path = tmp_path / "data_batch_2.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(MaskrdError, match=r"data_batch_2\.bin.*truncated.*download it again"):
+    with pytest.raises(MaskrdError, match=r"data_batch_2\.bin.*cut short.*Download it again"):
         build_index("cifar10", "cat", tmp_path)
 
 

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from maskrd.data.demo import (
+from maskrd.data.digits import CLASSES
+from maskrd.data.index_file import GOOD
+from maskrd.data.indexing import build_index
+from maskrd.data.registry import published_counts
+from maskrd.data.samples import load_test, load_train
+from maskrd.demo.digits import generate_digits
+from maskrd.demo.images import (
     CATEGORIES,
     DEFECTS,
     IMAGES_PER_DEFECT,
@@ -18,11 +24,8 @@ from maskrd.data.demo import (
     TRAIN_IMAGES,
     generate_demo,
 )
-from maskrd.data.digits import generate_digits
-from maskrd.data.index import GOOD, build_index
-from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import DEMO_CATEGORIES, DIGITS_CLASSES
+from maskrd.files import replaced_folder
 from maskrd.metrics import auroc
 
 
@@ -34,6 +37,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_folder_of_somebody_else_is_left_alone_and_one_of_ours_replaced(tmp_path: Path) -> None:
+    photo = tmp_path / "weave/photo.png"
+    photo.parent.mkdir()
+    photo.write_bytes(b"mine")
+    with pytest.raises(MaskrdError, match="not made by the pipeline"):
+        generate_demo(tmp_path, "weave")
+    assert photo.read_bytes() == b"mine"
+    with replaced_folder(tmp_path / "washer") as folder:
+        (folder / "old.png").touch()
+    with pytest.raises(ZeroDivisionError), replaced_folder(tmp_path / "washer") as folder:
+        1 / 0  # noqa: B018
+    assert (tmp_path / "washer/old.png").exists()
+    with replaced_folder(tmp_path / "washer"):
+        pass
+    assert not (tmp_path / "washer/old.png").exists()
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_layout_is_that_of_mvtec_ad(root: Path, category: str) -> None:
     index = build_index("demo", category, root)
@@ -42,7 +62,7 @@ def test_layout_is_that_of_mvtec_ad(root: Path, category: str) -> None:
     assert Counter(entry.defect for entry in index.test) == expected
     images = [*index.train, *index.test]
     assert len({index.digests[entry.image] for entry in images}) == len(images)
-    assert sorted(path.name for path in root.iterdir()) == sorted(CATEGORIES)
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted(CATEGORIES)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -90,9 +110,8 @@ def test_unknown_category_is_refused(tmp_path: Path) -> None:
 
 
 def test_failure_leaves_the_old_category_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = tmp_path / "weave" / "train" / "good" / "old.png"
-    old.parent.mkdir(parents=True)
-    old.touch()
+    with replaced_folder(tmp_path / "weave") as folder:
+        (folder / "old.png").touch()
 
     def fail(rng: np.random.Generator, defect: str) -> None:
         raise OSError("no space left on device")
@@ -100,7 +119,7 @@ def test_failure_leaves_the_old_category_whole(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(RENDERERS, "weave", fail)
     with pytest.raises(OSError, match="no space"):
         generate_demo(tmp_path, "weave")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["old.png"]
 
 
 def test_digits_read_as_cifar10(tmp_path: Path) -> None:
@@ -108,12 +127,21 @@ def test_digits_read_as_cifar10(tmp_path: Path) -> None:
     index = build_index("digits", "three", tmp_path)
     train, test = load_train(index, tmp_path, 32), load_test(index, tmp_path, 32)
     assert len(index.test) == 599
-    assert {entry.defect for entry in index.test} == {GOOD, *DIGITS_CLASSES} - {"three"}
+    assert {entry.defect for entry in index.test} == {GOOD, *CLASSES} - {"three"}
     assert 110 < len(train.images) < 130
     assert train.images.max() > 240
     # The mean three is closest to test threes, so labels, pixels and split belong together.
     distance = np.square(test.images.astype(float) - train.images.astype(float).mean(axis=0)).mean(axis=(1, 2, 3))
     assert auroc(test.defective, distance) > 0.9
+
+
+def test_digits_leave_cifar10_alone(tmp_path: Path) -> None:
+    own = tmp_path / "cifar-10-batches-bin/test_batch.bin"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(MaskrdError, match="not made by the pipeline"):
+        generate_digits(own.parent)
+    assert own.read_bytes() == b"mine"
 
 
 def test_digits_are_the_same_every_time(tmp_path: Path) -> None:
@@ -124,4 +152,4 @@ def test_digits_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_the_configuration_knows_the_categories():
-    assert CATEGORIES == DEMO_CATEGORIES
+    assert tuple(published_counts("demo")) == CATEGORIES

@@ -1,14 +1,20 @@
+import errno
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from maskrd.data.changes import content_digest, image_folder, remember
-from maskrd.data.index import Index, build_index, load_image, load_mask
+from maskrd.data.changes import content_digest, remember
+from maskrd.data.images import load_image, load_mask
+from maskrd.data.index_file import Index
+from maskrd.data.indexing import build_index
+from maskrd.data.registry import DATASETS
 from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
 
@@ -120,6 +126,65 @@ def deepen_an_image(category: Path) -> None:
     Image.fromarray(np.full((64, 64), 40000, np.uint16)).save(category / "train/good/002.png")
 
 
+def damage_exif(category: Path) -> None:
+    """EXIF data that end within their header."""
+    path = category / "train/good/002.png"
+    content, data = path.read_bytes(), b"eXIfMM\0*"
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    path.write_bytes(content[:33] + chunk + content[33:])
+
+
+def save_as(kind: str, mode: str = "RGB"):
+    def damage(category: Path) -> None:
+        Image.new(mode, (64, 64)).save(category / "train/good/002.png", format=kind)
+
+    return damage
+
+
+def deep_png(color_type: int, channels: int) -> bytes:
+    """64x64 pixels of 16 bits a channel, which Pillow can't write."""
+
+    def chunk(data: bytes) -> bytes:
+        return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+
+    rows = (b"\0" + struct.pack(">H", 900) * 64 * channels) * 64
+    header = struct.pack(">IIBBBBB", 64, 64, 16, color_type, 0, 0, 0)
+    parts = (chunk(b"IHDR" + header), chunk(b"IDAT" + zlib.compress(rows)), chunk(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def deepen_colours(color_type: int, channels: int):
+    def damage(category: Path) -> None:
+        (category / "train/good/002.png").write_bytes(deep_png(color_type, channels))
+
+    return damage
+
+
+def deep_tiff(category: Path) -> None:
+    """RGB of 16 bits, in one strip after the directory."""
+    tags = [
+        (256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 300),
+        (277, 3, 1, 3), (278, 3, 1, 64), (279, 4, 1, 64 * 64 * 6), (284, 3, 1, 1),
+    ]  # fmt: skip
+    entries = b"".join(
+        struct.pack("<HHII" if kind == 4 or count > 1 else "<HHIHxx", *tag)
+        for tag in tags
+        for kind, count in [tag[1:3]]
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    content = head.ljust(200, b"\0") + struct.pack("<HHH", 16, 16, 16)
+    (category / "train/good/002.png").write_bytes(content.ljust(300, b"\0") + bytes(64 * 64 * 6))
+
+
+def put_a_pipe(category: Path) -> None:
+    os.mkfifo(category / "train/good/900.png")
+
+
+def misspell_bytes(category: Path) -> None:
+    for name in ("test/crack/000{}.png", "ground_truth/crack/000{}_mask.png"):
+        (category / name.format("")).rename(category / name.format("\udcff"))  # the byte 255
+
+
 def empty_training(category: Path) -> None:
     for path in (category / "train/good").iterdir():
         path.unlink()
@@ -144,20 +209,32 @@ def drop(name: str):
 
 FAULTS = {
     "truncated image": (truncate, ["train/good/003.png", "truncated", "Restore"]),
-    "text for an image": (put_text_for_an_image, ["test/crack/001.png", "cannot be read as an image", "Restore"]),
-    "empty file": (empty_an_image, ["test/good/000.png", "cannot be read as an image"]),
+    "text for an image": (put_text_for_an_image, ["test/crack/001.png", "not an image in a known format", "Restore"]),
+    "empty file": (empty_an_image, ["test/good/000.png", "not an image in a known format"]),
     "document among images": (add_a_document, ["train/good/readme.txt", "not an image", "Move it"]),
     "missing mask": (drop_a_mask, ["ground_truth/stain/001_mask.png", "missing", "Restore"]),
-    "truncated mask": (truncate_a_mask, ["ground_truth/stain/001_mask.png", "cannot be read as an image"]),
+    "truncated mask": (truncate_a_mask, ["ground_truth/stain/001_mask.png", "can't be read as an image"]),
     "mask of another size": (shrink_a_mask, ["ground_truth/crack/000_mask.png", "32x48", "64x64"]),
     "mask of ones": (paint_a_mask_with_ones, ["ground_truth/crack/000_mask.png", "brightest pixel is 1", "255"]),
     "16-bit image": (deepen_an_image, ["train/good/002.png", "16 bits", "Convert"]),
+    "16-bit RGB": (deepen_colours(2, 3), ["train/good/002.png", "16 bits", "Convert"]),
+    "16-bit grey with alpha": (deepen_colours(4, 2), ["train/good/002.png", "16 bits", "Convert"]),
+    "16-bit RGBA": (deepen_colours(6, 4), ["train/good/002.png", "16 bits", "Convert"]),
+    "16-bit RGB TIFF": (deep_tiff, ["train/good/002.png", "16 bits", "Convert"]),
+    "PostScript": (save_as("EPS"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
+    "GIF": (save_as("GIF"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
+    "WebP": (save_as("WEBP"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
+    "DDS": (save_as("DDS"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
+    "CIELAB": (save_as("TIFF", "LAB"), ["train/good/002.png", "can't be read as an image", "LAB"]),
+    "damaged EXIF": (damage_exif, ["train/good/002.png", "can't be read as an image", "Restore"]),
+    "named pipe": (put_a_pipe, ["train/good/900.png", "not a file", "Move it"]),
+    "name that is no UTF-8": (misspell_bytes, ["test/crack/000\\xff.png", "not UTF-8", "Rename"]),
     "no training images": (empty_training, ["bolt", "0 normal training image"]),
     "one training image": (leave_one_training_image, ["bolt", "1 normal training image", "at least 2"]),
     "good tests only": (leave_good_tests_only, ["bolt", "no defective test images"]),
     "defective tests only": (leave_defective_tests_only, ["bolt", "no good test images"]),
     "Good": (capitalise_good, ["test/Good", "Rename it to good"]),
-    "dead link": (link_to_nowhere, ["train/good/900.png", "link", "Move it"]),
+    "dead link": (link_to_nowhere, ["train/good/900.png", "broken link", "Move it"]),
     "folder among images": (nest_a_folder, ["train/good/more", "a folder", "Move it"]),
     "no test images": (empty_test, ["bolt", "no test images"]),
     "no folder test": (drop("test"), ["bolt/test", "missing", "train/good"]),
@@ -233,6 +310,7 @@ def test_mask_is_resized_bilinearly(tmp_path):
     fine[:, :] = [255, 255, 0, 255, 0, 0, 0, 0]
     Image.fromarray(fine).save(tmp_path / "mask.png")
     assert load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2)[:, 0].all()
+    assert load_mask((tmp_path / "mask.png").read_bytes(), tmp_path, 2, threshold=0).sum() >= 2
 
 
 def test_a_photo_is_turned_upright(tmp_path):
@@ -253,9 +331,12 @@ def test_a_damaged_index_is_named(tmp_path, content):
         Index.read(tmp_path / "bolt.json")
 
 
-def test_a_mask_may_have_the_name_of_its_image(category):
-    (category / "ground_truth/stain/001_mask.png").rename(category / "ground_truth/stain/001.png")
-    assert "ground_truth/stain/001.png" in {entry.mask for entry in index_bolt(category).test}
+@pytest.mark.parametrize("name", ["001.png", "001.bmp", "001_mask.tiff"])
+def test_a_mask_may_have_the_name_of_its_image_and_another_format(category, name):
+    with Image.open(category / "ground_truth/stain/001_mask.png") as mask:
+        mask.save(category / "ground_truth/stain" / name)
+    (category / "ground_truth/stain/001_mask.png").unlink()
+    assert f"ground_truth/stain/{name}" in {entry.mask for entry in index_bolt(category).test}
 
 
 def test_a_file_changed_after_indexing_is_refused(category):
@@ -379,6 +460,71 @@ def test_a_folder_never_seen_is_absent(category, digest):
     assert digest() == "absent"
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"a": 1}', '{"a": [1, 2]}', '{"a": ["b", null, "c"]}'])
+def test_a_memory_of_another_shape_is_no_memory(digest, content):
+    before = digest()
+    digest.memory.write_text(content)
+    assert digest() == before
+
+
+def fill(content: bytes):
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [fill(b""), fill(b"GIF89a"), lambda path: (path.unlink(), os.mkfifo(path))])
+def test_a_folder_with_a_broken_image_has_the_remembered_digest(category, digest, damage, capsys):
+    remember(category, digest.memory, {})
+    before = digest()
+    damage(category / "train/good/000.png")
+    assert digest() == before
+    assert "train/good/000.png" in capsys.readouterr().err
+
+
+def test_planning_goes_on_beside_a_pipe_and_a_link_to_itself(category, digest):
+    before = digest()
+    os.mkfifo(category / "pipe.png")
+    with_pipe = digest()
+    (category / "loop.png").symlink_to("loop.png")
+    assert len({before, with_pipe, digest()}) == 3
+
+
+def test_planning_goes_on_where_a_file_cannot_be_read(category, digest, monkeypatch):
+    before = digest()
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("maskrd.data.changes.sha256_file", fail)
+    assert digest() != before
+
+
+def test_a_folder_that_cannot_be_read_has_the_remembered_digest(category, digest, monkeypatch, capsys):
+    remember(category, digest.memory, {})
+    before, scan = digest(), os.scandir
+
+    def fail(place):
+        if str(place).endswith("crack"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    assert digest() == before
+    assert "crack: Permission denied" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_named_by_the_index(category, monkeypatch):
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "003.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(MaskrdError, match=r"train/good/003\.png: Input/output error\. Make it readable"):
+        index_bolt(category)
+
+
 def test_a_torn_memory_is_no_memory(category, digest):
     before = digest()
     remember(category, digest.memory, {})
@@ -387,5 +533,5 @@ def test_a_torn_memory_is_no_memory(category, digest):
 
 
 def test_categories_of_an_archive_share_their_files(tmp_path):
-    assert image_folder("cifar10", "cat", tmp_path) == tmp_path
-    assert image_folder("mvtec_ad", "bolt", tmp_path) == tmp_path / "bolt"
+    assert DATASETS["cifar10"].layout.folder_of(tmp_path, "cat") == tmp_path
+    assert DATASETS["mvtec_ad"].layout.folder_of(tmp_path, "bolt") == tmp_path / "bolt"

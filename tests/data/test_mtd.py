@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from maskrd.data import mtd
-from maskrd.data.index import Index, build_index
+from maskrd.data.index_file import Index
+from maskrd.data.indexing import build_index
 from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
 
@@ -73,7 +74,8 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/mtd is not there")
 def test_the_published_dataset() -> None:
-    train, test = mtd.list_tiles(REAL)
+    listing = mtd.list_tiles("mtd", "tile", REAL, threads=2)
+    train, test = listing.train, listing.test
     assert (len(train), len(test)) == (762, 190 + 392)
     counts = {defect: sum(entry.defect == defect for entry in test) for defect in mtd.DEFECTS}
     assert counts == {"blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrd.data.index import Index, build_index
+from maskrd.config.load import parse_experiment
+from maskrd.data.index_file import Index
+from maskrd.data.indexing import build_index
 from maskrd.data.samples import load_test, load_train
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment
 
 HEIGHT, WIDTH = 24, 40
 
@@ -75,10 +76,10 @@ def test_changed_masks_are_refused(campus: Path) -> None:
 
 def test_what_does_not_fit_is_named(campus: Path) -> None:
     np.save(campus / "testing/test_pixel_mask/01_0014.npy", np.zeros((11, HEIGHT, WIDTH), bool))
-    with pytest.raises(MaskrdError, match=r"01_0014\.npy: shape \(11, 24, 40\).*12 frames of 24x40"):
+    with pytest.raises(MaskrdError, match=r"01_0014\.npy: its shape is \(11, 24, 40\).*12 frames of 24x40"):
         build_index("stc", "01", campus)
     (campus / "testing/test_pixel_mask/01_0014.npy").unlink()
-    with pytest.raises(MaskrdError, match=r"01_0014\.npy: not a readable"):
+    with pytest.raises(MaskrdError, match=r"01_0014\.npy: can't be read as an array"):
         build_index("stc", "01", campus)
     with pytest.raises(MaskrdError, match=r"training.frames: missing"):
         build_index("stc", "01", campus / "testing")
@@ -86,7 +87,7 @@ def test_what_does_not_fit_is_named(campus: Path) -> None:
 
 def test_a_table_needs_its_path(config: dict) -> None:
     config["tables"]["table2"]["dataset"] = "stc"
-    with pytest.raises(MaskrdError, match=r"datasets\.stc\.path: tables\.table2"):
-        Experiment.load(config)
+    with pytest.raises(MaskrdError, match=r"datasets\.stc\.path: missing, and tables\.table2"):
+        parse_experiment(config)
     config["datasets"]["stc"]["path"] = "campus"
-    assert Experiment.load(config).report("table2").categories == ("all",)
+    assert parse_experiment(config).view("table2").categories == ("all",)

@@ -5,17 +5,20 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maskrd.data import unpack as unpack_module
-from maskrd.data.sources import Expected, load_sources
-from maskrd.data.unpack import MARKER, check_counts, unpack
 from maskrd.errors import MaskrdError
+from maskrd.files import MARKER
+from maskrd.sources import unpack as unpack_module
+from maskrd.sources.registry import Expected, load_sources
+from maskrd.sources.unpack import is_archive, unpack
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"max_bytes": 1_000_000, "max_members": 100}
@@ -97,11 +100,13 @@ def attempt(folder: Path, content: bytes, **options: int) -> Path:
     ids=["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"],
 )
 def test_honest_archives(pack: Callable[[], bytes], tmp_path: Path) -> None:
+    (tmp_path / "whole").write_bytes(pack())
+    assert is_archive(tmp_path / "whole")
     assert tree(attempt(tmp_path, pack())) == FILES
     stripped = {name.removeprefix("top/"): content for name, content in FILES.items()}
     # Unpacking again replaces what was there.
     assert tree(attempt(tmp_path, pack(), strip_components=1)) == stripped
-    assert {path.name for path in (tmp_path / "inner").iterdir()} == {"data", "data.lock"}
+    assert {path.name for path in (tmp_path / "inner").iterdir()} == {"data", ".data.maskrd-lock"}
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["folder", "link"])
@@ -115,7 +120,7 @@ def test_a_folder_of_the_users_is_left_alone(tmp_path: Path, linked: bool) -> No
         place.symlink_to(own.parent.parent)
     else:
         own.parent.parent.rename(place)
-    with pytest.raises(MaskrdError, match=r"not unpacked by the pipeline.*set datasets\.data\.path to it"):
+    with pytest.raises(MaskrdError, match=r"not made by the pipeline.*set datasets\.data\.path to it"):
         attempt(tmp_path, tar_bytes(FILES))
     assert (place / "mine/x.png").read_bytes() == b"x"
     assert place.is_symlink() == linked
@@ -164,7 +169,7 @@ def test_harmful_archives_are_refused(content: bytes, member: str, reason: str, 
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
         "archive",
         "inner",
-        "inner/data.lock",
+        "inner/.data.maskrd-lock",
     }
     assert not Path("/tmp/maskrd-escaped").exists()
 
@@ -202,11 +207,11 @@ def test_zip_that_understates_its_size(tmp_path: Path) -> None:
 def test_broken_archives_leave_nothing(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(MaskrdError, match="archive"):
         attempt(tmp_path, content)
-    assert [path.name for path in (tmp_path / "inner").iterdir()] == ["data.lock"]
+    assert [path.name for path in (tmp_path / "inner").iterdir()] == [".data.maskrd-lock"]
 
 
 def test_missing_archive(tmp_path: Path) -> None:
-    with pytest.raises(MaskrdError, match=r"absent\.tar cannot be read"):
+    with pytest.raises(MaskrdError, match=r"absent\.tar: the archive can't be read"):
         unpack(tmp_path / "absent.tar", tmp_path / "data", **LIMITS)
 
 
@@ -218,11 +223,41 @@ def test_refusal_keeps_what_was_unpacked_before(tmp_path: Path) -> None:
 
 
 def test_remains_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
-    remains = tmp_path / "inner/.data.unpacking"
+    remains = tmp_path / "inner/.data.maskrd-unfinished"
     remains.mkdir(parents=True)
     (remains / "half").write_bytes(b"x")
     assert tree(attempt(tmp_path, tar_bytes(FILES))) == FILES
     assert not remains.exists()
+
+
+def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a_member", b"x")
+    with pytest.raises(MaskrdError, match="a member has no name"):
+        attempt(tmp_path, buffer.getvalue().replace(b"a_member", b"\0_member"))  # names end at the first NUL
+
+
+@pytest.mark.parametrize("mtime", ["inf", "-inf", "nan", "1e300"])
+def test_an_absurd_date_in_a_pax_header_does_not_matter(mtime: str, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("file")
+    info.pax_headers = {"mtime": mtime}
+    assert tree(attempt(tmp_path, tar_of((info, b"x")))) == {"file": b"x"}
+
+
+def test_a_zip_of_very_many_members_is_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    entry = zip_bytes({"x" * 100: b""})
+    directory = entry[entry.index(b"PK\1\2") : entry.index(b"PK\5\6")]
+    local, many = entry[: entry.index(b"PK\1\2")], 200_000
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(directory) * many, len(local), 0)
+    tracemalloc.start()
+    with pytest.raises(MaskrdError, match="more members"):
+        attempt(tmp_path, local + directory * many + end)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"{peak / 1e6:.0f} MB")
+    # The archive itself, which this test built, has 30 MB.
+    assert peak < 100e6
 
 
 def test_owners_and_setuid_bits_are_dropped(tmp_path: Path) -> None:
@@ -233,36 +268,30 @@ def test_owners_and_setuid_bits_are_dropped(tmp_path: Path) -> None:
     assert status.st_uid != 12345
 
 
-def make_mvtec(folder: Path) -> tuple[Expected, ...]:
-    for name in ("bottle/train/good/0.png", "bottle/train/good/1.png", "screw/train/good/0.png"):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return (
-        Expected(what="categories", files="*/train/good", count=2),
-        Expected(what="training images", files="*/train/good/*.png", count=3),
-    )
+NAMES = ("bottle/train/good/0.png", "bottle/train/good/1.png", "screw/train/good/0.png")
+MVTEC = (
+    Expected(what="categories", files="*/train/good", count=2),
+    Expected(what="training images", files="*/train/good/*.png", count=3),
+)
 
 
 def test_counts(tmp_path: Path) -> None:
-    expected = make_mvtec(tmp_path)
-    check_counts("datasets.mvtec_ad", tmp_path, expected)
-    (tmp_path / "bottle/train/good/1.png").unlink()
+    assert set(tree(attempt(tmp_path, tar_bytes(dict.fromkeys(NAMES, b"x")), expected=MVTEC))) == set(NAMES)
     with pytest.raises(MaskrdError) as caught:
-        check_counts("datasets.mvtec_ad", tmp_path, expected)
-    assert "datasets.mvtec_ad" in str(caught.value)
+        attempt(tmp_path, tar_bytes(dict.fromkeys(NAMES[1:], b"other")), expected=MVTEC)
+    assert str(tmp_path / "archive") in str(caught.value)
     assert "training images (*/train/good/*.png): 2 found, 3 expected" in str(caught.value)
     assert "categories" not in str(caught.value)
+    # An archive of something else used to replace what was unpacked before, and was counted afterwards.
+    assert tree(tmp_path / "inner/data") == dict.fromkeys(NAMES, b"x")
 
 
 def test_counts_of_records(tmp_path: Path) -> None:
     expected = [Expected(what="images", files="data_batch_*.bin", count=5, record_bytes=10)]
-    (tmp_path / "data_batch_1.bin").write_bytes(bytes(20))
-    (tmp_path / "data_batch_2.bin").write_bytes(bytes(30))
-    check_counts("datasets.cifar10", tmp_path, expected)
-    (tmp_path / "data_batch_2.bin").write_bytes(bytes(31))
+    batches = {"data_batch_1.bin": bytes(20), "data_batch_2.bin": bytes(30)}
+    attempt(tmp_path, tar_bytes(batches), expected=expected)
     with pytest.raises(MaskrdError, match=r"data_batch_2\.bin: 31 bytes"):
-        check_counts("datasets.cifar10", tmp_path, expected)
+        attempt(tmp_path, tar_bytes(batches | {"data_batch_2.bin": bytes(31)}), expected=expected)
 
 
 def test_published_counts_of_mvtec_ad() -> None:
@@ -277,15 +306,15 @@ def test_real_cifar10_in_the_official_layout(tmp_path: Path) -> None:
     if not archive.exists():
         pytest.skip("../shared/data has no CIFAR-10 subset")
     source = load_sources(ROOT / "workflow/sources.yaml").datasets["cifar10"]
-    folder = unpack(
-        archive,
-        tmp_path / "cifar10",
-        max_bytes=source.max_bytes,
-        max_members=source.max_members,
-        strip_components=source.strip_components,
-    )
     with pytest.raises(MaskrdError) as caught:
-        check_counts(source.key, folder, source.expected)
+        unpack(
+            archive,
+            tmp_path / "cifar10",
+            max_bytes=source.max_bytes,
+            max_members=source.max_members,
+            strip_components=source.strip_components,
+            expected=source.expected,
+        )
     # The subset has one training batch of five, and is otherwise as published.
     assert "training batches (data_batch_[1-5].bin): 1 found, 5 expected" in str(caught.value)
     assert "10,000 found, 50,000 expected" in str(caught.value)
@@ -298,7 +327,7 @@ def test_real_magnetic_tiles_have_the_published_counts() -> None:
     if not folder.exists():
         pytest.skip("../shared/data has no magnetic tiles")
     source = load_sources(ROOT / "workflow/sources.yaml").datasets["mtd"]
-    check_counts(source.key, folder, source.expected)
+    unpack_module._check_counts(Path("mtd.zip"), folder, source.expected)
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,6 +339,6 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(unpack_module._Budget, "spend_bytes", full)
-    with pytest.raises(MaskrdError, match="No space left"):
+    with pytest.raises(MaskrdError, match=f"{tmp_path / 'inner'}.*disk is full"):
         unpack(archive, tmp_path / "inner/data", **LIMITS)
-    assert [path.name for path in (tmp_path / "inner").iterdir()] == ["data.lock"]
+    assert [path.name for path in (tmp_path / "inner").iterdir()] == [".data.maskrd-lock"]

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from maskrd.layers.fmm import FMM
+from maskrd.layers.fmm import DRAWN_AT_A_TIME, FMM, draw_noise
 
 
 def bare(mask_ratio: float) -> FMM:
@@ -39,3 +41,13 @@ def test_generation_fills_hidden_positions_and_keeps_the_shape():
     assert (rebuilt != 0).all()
     torch.manual_seed(1)
     assert not torch.equal(rebuilt, fmm(x, masked=True))
+
+
+def test_masks_on_a_cpu_are_those_of_one_draw():
+    """They are drawn in parts, for GPUs whose numbers would depend on how many multiprocessors there are."""
+    shape = (5, 1, 70, 70)
+    assert math.prod(shape) > DRAWN_AT_A_TIME
+    torch.manual_seed(1)
+    parts = draw_noise(shape, torch.device("cpu"))
+    torch.manual_seed(1)
+    assert torch.equal(parts, torch.rand(shape))

@@ -57,6 +57,34 @@ def test_sru_crosses_informative_and_redundant_positions(sru_and_input):
     np.testing.assert_allclose(sru(x).detach(), expected, rtol=1e-10)
 
 
+def test_soft_gate_keeps_the_weights_below_the_threshold(sru_and_input):
+    sru, x = sru_and_input
+    sru.gate = "soft"
+    gamma = sru.norm.weight
+    weights = torch.sigmoid(sru.norm(x) * (gamma / gamma.sum()).view(1, -1, 1, 1))
+    informative = torch.where(weights > 0.5, torch.ones_like(weights), weights) * x
+    redundant = torch.where(weights > 0.5, torch.zeros_like(weights), weights) * x
+    first, second = informative.chunk(2, 1)
+    other_first, other_second = redundant.chunk(2, 1)
+    torch.testing.assert_close(sru(x), torch.cat([first + other_second, second + other_first], 1))
+
+
+@pytest.mark.parametrize(("gate", "learns"), [("hard", False), ("soft", True)])
+def test_gamma_learns_behind_a_soft_gate_only(sru_and_input, gate, learns):
+    sru, x = sru_and_input
+    sru.gate = gate
+    output = sru(x.requires_grad_())
+    output.square().sum().backward()
+    assert (sru.norm.weight.grad is not None and bool(sru.norm.weight.grad.any())) is learns
+
+
+def test_scconv_costs_less_than_the_convolution_it_replaces():
+    """Section 3.4: SCConv lowers the cost of a standard 3x3 convolution of as many channels."""
+    for channels in (128, 256, 1024):
+        scconv = sum(parameter.numel() for parameter in SCConv(channels).parameters())
+        assert scconv < 0.25 * nn.Conv2d(channels, channels, 3, bias=False).weight.numel()
+
+
 def test_cru_splits_transforms_and_fuses():
     torch.manual_seed(0)
     cru, x = CRU(16).double(), torch.randn(2, 16, 5, 6, dtype=torch.float64)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from maskrd.config.teachers import ARCHITECTURES
 from maskrd.layers.decoder import Decoder
 from maskrd.layers.msff import MSFF
-from maskrd.layers.resnet import ARCHITECTURES, FeaturePyramid, count_parameters, stage
+from maskrd.layers.resnet import FeaturePyramid, count_parameters, stage
 from maskrd.methods import build_method
-from maskrd.teacher import Teacher
+from maskrd.methods.teacher import Teacher
 
 REAL = ("resnet18", "resnet50", "wide_resnet50_2")
 WIDTHS = {"resnet18": (64, 128, 256, 512)} | dict.fromkeys(REAL[1:], (256, 512, 1024, 2048))
@@ -111,6 +112,38 @@ def test_modules_switched_off_have_no_parameters(recipe):
     assert size(mask_ratio=0) == full
     assert size(scconv=False) < full
     assert size(fmm=False) == full - sum(c * c * 19 + 3 * c for c in (64, 128, 256))
+
+
+@pytest.mark.parametrize("backbone", REAL)
+def test_scconv_in_msff_replaces_its_convolutions_and_costs_less(backbone, recipe):
+    teacher = Teacher(ARCHITECTURES[backbone])
+    added, replacing = (
+        build_method(recipe(scconv_place=place), teacher) for place in ("after_msff", "in_msff")
+    )  # fmt: skip
+    plain = build_method(recipe(scconv=False), teacher)
+    assert replacing.msff(features(backbone)).shape == added.msff(features(backbone)).shape
+    assert not list(replacing.scconv.parameters())
+    assert count_parameters(replacing) < count_parameters(plain) < count_parameters(added)
+
+
+@pytest.mark.parametrize("layers", [(1, 2, 3), (2,), (1, 3)])
+def test_fmm_in_series_feeds_the_next_stage(layers, recipe):
+    """A level that isn't distilled has no FMM. The deepest is the same in both places, and the next differs."""
+    with torch.device("cpu"):
+        teacher = Teacher(ARCHITECTURES["demo_resnet18"])
+        torch.manual_seed(0)
+        method = build_method(recipe(layers=layers, fmm_place="series"), teacher).eval()
+        levels = teacher(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        outputs, codes = [], []
+        method.fmm[str(max(layers))].register_forward_hook(lambda module, args, output: outputs.append(output))
+        below = method.decoder.stages[str(max(layers) - 1)] if max(layers) > min(layers) else None
+        if below:
+            below.register_forward_hook(lambda module, args, output: codes.append(args[0]))
+        rebuilt = method.rebuild(levels, masked=False)
+        assert set(rebuilt) == set(layers)
+        assert torch.equal(rebuilt[max(layers)], outputs[0])
+        assert all(torch.equal(code, outputs[0]) for code in codes)
+        assert bool(codes) == (len(layers) > 1)
 
 
 def test_pyramid_has_neither_stage_4_nor_classifier():

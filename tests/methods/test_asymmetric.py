@@ -6,17 +6,21 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from maskrd import evaluation as testing
+from maskrd.config.teachers import ARCHITECTURES, Architecture
+from maskrd.engine.inputs import load_inputs
+from maskrd.engine.loop import Trainer
+from maskrd.engine.machine import Machine
+from maskrd.engine.scoring import load_scorer
+from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
 from maskrd.layers.cot import CoT, aggregate
-from maskrd.layers.resnet import ARCHITECTURES, Architecture, BasicBlock, Bottleneck, count_parameters
+from maskrd.layers.resnet import BasicBlock, Bottleneck, count_parameters
 from maskrd.methods import build_method
 from maskrd.methods.asymmetric import batch_norms, contextual_pyramid
 from maskrd.methods.base import fuse
-from maskrd.teacher import Teacher, load_teacher
-from maskrd.training import Trainer, train
+from maskrd.methods.teacher import Teacher, load_teacher
 
-TINY = Architecture(bottleneck=False, depths=(1, 1, 1, 1), width=16)
+TINY = Architecture("Tiny", bottleneck=False, depths=(1, 1, 1, 1), width=16)
 
 
 def slow_cot(layer: CoT, x: torch.Tensor) -> torch.Tensor:
@@ -175,10 +179,7 @@ def test_testing_has_the_trained_teacher(training_job, evaluation) -> None:
     train(job)
     saved = load_file(job.model)
     original, _ = load_teacher(job.teacher)
-    tester = testing.Tester(
-        testing.Job(job.index, job.data, job.teacher, job.model, evaluation(), job.recipe, device="cpu", threads=1)
-    )
-    norms = batch_norms(tester.teacher)
+    norms = batch_norms(load_scorer(job.model, job.teacher, evaluation(), Machine("cpu")).teacher)
     assert torch.equal(torch.cat([norm.running_mean for norm in norms]), saved["norm_means"])
     assert torch.equal(torch.cat([norm.running_var for norm in norms]), saved["norm_variances"])
     assert not torch.equal(saved["norm_means"], torch.cat([norm.running_mean for norm in batch_norms(original)]))
@@ -196,10 +197,10 @@ def test_kept_features_train_the_same_model(training_job) -> None:
 
 def test_a_resumed_training_has_the_same_teacher(training_job) -> None:
     job = training_job(**MOVING)
-    trainer = Trainer(job)
+    trainer = Trainer(load_inputs(job))
     trainer.method.fit_teacher(trainer.images, trainer.train_positions)
     trainer.progress.epoch = 1
-    resumed = Trainer(job)
+    resumed = Trainer(load_inputs(job))
     resumed.restore(trainer.state())
     resumed.method.adjust_teacher()
     for a, b in zip(resumed.teacher(resumed.images), trainer.teacher(trainer.images), strict=True):

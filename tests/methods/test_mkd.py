@@ -5,18 +5,19 @@ import pytest
 import torch
 from torch import nn
 
+from maskrd.config.load import parse_experiment
+from maskrd.config.teachers import ARCHITECTURES
 from maskrd.data.samples import Samples
+from maskrd.demo.teachers import pretrain
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment
 from maskrd.layers.resnet import init_weights
 from maskrd.methods.mkd import MKD
-from maskrd.pretraining import pretrain
-from maskrd.teacher import ARCHITECTURES, Teacher, check_against_timm, export_teacher, load_teacher
+from maskrd.methods.teacher import Teacher, build_pyramid, check_against_timm, export_teacher, load_teacher
 
 
 @pytest.fixture(scope="module")
 def variant(default_config):
-    return Experiment.load(default_config).recipe("mvtec_ad", "mkd")
+    return parse_experiment(default_config).recipe("mvtec_ad", "mkd")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_demos_vgg_is_pretrained_like_the_other_teachers(tmp_path):
 @pytest.fixture(scope="module")
 def vgg16() -> nn.Module:
     torch.manual_seed(0)
-    pyramid = ARCHITECTURES["vgg16"].build().eval()
+    pyramid = build_pyramid(ARCHITECTURES["vgg16"]).eval()
     init_weights(pyramid)
     return pyramid
 
@@ -130,3 +131,24 @@ def test_features_unlike_timms_are_refused(vgg16):
     state["features.28.weight"] *= 1.01
     with pytest.raises(MaskrdError, match="differ from timm's"):
         check_against_timm("vgg16", state, vgg16)
+
+
+@pytest.mark.parametrize("side", [64, 74])  # 74 becomes 37, whose last line no window of the next pool covers
+def test_the_gradient_written_out_is_that_of_autograd(variant, side):
+    torch.manual_seed(0)
+    teacher = Teacher(ARCHITECTURES["demo_vgg16"], normalize=False)
+    init_weights(teacher.pyramid)
+    method = MKD(variant.training, teacher).double().eval()
+    teacher.double()
+    for norm in (part for part in method.cloner.modules() if isinstance(part, nn.BatchNorm2d)):
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight, 0.5, 2)
+    images = torch.rand(3, 3, side, side, dtype=torch.float64)
+    images[1] = 0.5  # all values of a window are equal: which one gets the gradient?
+    images[2] = (images[2] > 0.5) * 1.0
+    expected, distances = method.gradient(images.clone())
+    with torch.no_grad():
+        gradient, scores = method.gradient_written_out(images)
+    assert expected.abs().amax(dim=(1, 2, 3)).min() > 0
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+    torch.testing.assert_close(scores, distances)

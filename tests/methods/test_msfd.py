@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskrd.layers.resnet import ARCHITECTURES, Architecture, FeaturePyramid, count_parameters
+from maskrd.config.teachers import ARCHITECTURES, Architecture
+from maskrd.layers.resnet import FeaturePyramid, count_parameters
 from maskrd.methods import build_method
 from maskrd.methods.msfd import ReceptiveField, combined_distance, gaussian_upsample, receptive_fields
-from maskrd.teacher import Teacher
+from maskrd.methods.teacher import Teacher
 
-TINY = Architecture(bottleneck=False, depths=(1, 1, 1, 1), width=16)
+TINY = Architecture("Tiny", bottleneck=False, depths=(1, 1, 1, 1), width=16)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_published_receptive_fields(backbone: str, sizes: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_receptive_fields_are_what_gradients_reach(bottleneck: bool) -> None:
-    architecture = Architecture(bottleneck=bottleneck, depths=(2, 1, 1, 1), width=8)
+    architecture = Architecture("Tiny", bottleneck=bottleneck, depths=(2, 1, 1, 1), width=8)
     pyramid = FeaturePyramid(architecture).eval()
     pyramid.maxpool = torch.nn.AvgPool2d(3, 2, padding=1)  # a maximum hides the pixels that lose
     for parameter in pyramid.parameters():

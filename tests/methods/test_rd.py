@@ -7,16 +7,18 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from maskrd.experiment import Evaluation, Training
+from maskrd.config.settings import Evaluation, Training
+from maskrd.config.teachers import ARCHITECTURES
 from maskrd.layers.resnet import count_parameters, init_weights
 from maskrd.methods import build_method
 from maskrd.methods.base import gaussian_blur
-from maskrd.teacher import ARCHITECTURES, Teacher
+from maskrd.methods.teacher import Teacher
+from tests.conftest import training_settings
 
 
 @pytest.fixture(scope="module")
 def settings(default_config) -> Training:
-    return Training(**{**default_config["train"], **default_config["variants"]["rd"]})
+    return training_settings({**default_config["train"], **default_config["variants"]["rd"]})
 
 
 def test_recipe_is_that_of_the_published_code(settings):

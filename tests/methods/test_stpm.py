@@ -5,17 +5,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskrd.experiment import Evaluation, Experiment
+from maskrd.config.load import parse_experiment
+from maskrd.config.settings import Evaluation
+from maskrd.config.teachers import ARCHITECTURES
+from maskrd.engine.optim import SGD, build_optimizer
 from maskrd.layers.resnet import init_weights
 from maskrd.methods.stpm import STPM, normalized_squared_distance
-from maskrd.optim import SGD
-from maskrd.teacher import ARCHITECTURES, Teacher
-from maskrd.training import build_optimizer
+from maskrd.methods.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
 def variant(default_config):
-    return Experiment.load(default_config).recipe("mvtec_ad", "stpm")
+    return parse_experiment(default_config).recipe("mvtec_ad", "stpm")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def unit_distances(method: STPM, images: torch.Tensor) -> list[np.ndarray]:
 
 
 def test_optimizer_is_the_published_one(variant, method):
-    optimizer = build_optimizer(variant.training, method)
+    optimizer = build_optimizer(variant.training, method.parameters())
     assert type(optimizer) is SGD
     settings = optimizer.settings
     assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (0.4, 0.9, 1e-4)

@@ -1,4 +1,4 @@
-"""The audit of the printed means finds what is wrong with them, and nothing else."""
+"""The audit of the reported means finds what is wrong with them, and nothing else."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from maskrd.paper import audit
 ROWS = {(row.table, row.method, row.metric): row for row in audit.rows()}
 
 
-def test_every_printed_mean_is_there():
+def test_every_reported_mean_is_there():
     assert Counter(row.table for row in audit.rows()) == {"table1": 14, "table2": 8, "table3": 14 + 9}
 
 
@@ -19,7 +19,7 @@ def test_every_printed_mean_is_there():
     ("column", "recomputed", "difference", "explained"),
     [
         (("table3", "SSIM-AE", "pixel_auroc"), "84.00", "-3.00", "typo"),
-        (("table3", "STPM", "pixel_auroc"), "97.09", "0.59", "printed mean wrong"),
+        (("table3", "STPM", "pixel_auroc"), "97.09", "0.59", "reported mean wrong"),
         (("table3", "STPM", "aupro"), "92.43", "0.33", "unexplained"),
         (("table3", "RecDMs", "pixel_auroc"), "94.19", "-0.41", "unexplained"),
         (("table3", "AnoGAN", "aupro"), "44.70", "0.40", "unexplained"),
@@ -37,7 +37,7 @@ def test_what_rounding_cannot_explain(column, recomputed, difference, explained)
 def test_the_rest_is_arithmetic():
     by_kind = {
         kind: {key for key, row in ROWS.items() if row.explained == kind}
-        for kind in ("truncated", "rounding", "no entries printed", "consistent")
+        for kind in ("truncated", "rounding", "no entries reported", "consistent")
     }
     assert by_kind["truncated"] == {
         ("table1", "AnoGAN", "image_auroc"),
@@ -49,7 +49,7 @@ def test_the_rest_is_arithmetic():
         ("table3", "Ours", "aupro"),
     }
     assert by_kind["rounding"] == {("table1", "PaDiM", "image_auroc")}
-    assert by_kind["no entries printed"] == {("table1", "STPM", "image_auroc")}
+    assert by_kind["no entries reported"] == {("table1", "STPM", "image_auroc")}
     assert len(by_kind["consistent"]) == len(ROWS) - 8 - 7 - 1 - 1
 
 
@@ -64,20 +64,20 @@ def test_the_rest_is_arithmetic():
         (["63", "64"], "64.5", None),
     ],
 )
-def test_explanations_depend_on_the_printed_digits(entries, mean, explained):
+def test_explanations_depend_on_the_reported_digits(entries, mean, explained):
     numbers = [Decimal(entry) for entry in entries]
     assert audit._arithmetic(numbers, Decimal(mean), sum(numbers) / len(numbers)) == explained
 
 
 def test_the_presumed_typo_would_restore_the_mean():
     row = ROWS["table3", "SSIM-AE", "pixel_auroc"]
-    assert round(row.recomputed + Decimal(73 - 30) / 15) == row.printed
+    assert round(row.recomputed + Decimal(73 - 30) / 15) == row.reported
 
 
 def test_csv_has_the_columns_promised(tmp_path):
     audit.write_audit(tmp_path / "audit.csv")
     with (tmp_path / "audit.csv").open(newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[0] == ["table", "method", "metric", "recomputed", "printed", "difference", "explained"]
+    assert lines[0] == ["table", "method", "metric", "recomputed", "reported", "difference", "explained"]
     assert lines[1] == ["table1", "SSIM-AE", "image_auroc", "63.47", "63", "0.47", "consistent"]
-    assert ["table1", "STPM", "image_auroc", "", "95.5", "", "no entries printed"] in lines
+    assert ["table1", "STPM", "image_auroc", "", "95.5", "", "no entries reported"] in lines

@@ -1,4 +1,4 @@
-"""The paper's tables as data: complete, as printed, and read as the errata say."""
+"""The paper's tables as data: complete, as reported, and read as the errata say."""
 
 import re
 import subprocess
@@ -42,9 +42,9 @@ def test_every_cell_is_there_once(table, n_methods, n_rows, n_metrics):
         for row in paper.rows(table)
         for metric in paper.metrics(table)
     }
-    assert len(expected) == n_methods * n_rows * n_metrics == len(paper.printed(table))
+    assert len(expected) == n_methods * n_rows * n_metrics == len(paper.reported_values(table))
     assert set(paper.values(table)) == expected
-    assert {cell.table for cell in paper.printed(table)} == {table}
+    assert {cell.table for cell in paper.reported_values(table)} == {table}
 
 
 @pytest.mark.parametrize("table", paper.TABLES)
@@ -57,11 +57,13 @@ def test_cells_equal_the_text_of_the_paper(table):
     body = takewhile(lambda line: line.startswith("|"), lines[start + 1 :])
     tokens = [token.strip().replace("–", "-") for line in body for token in re.split(r"[|/]", line)]
     expected = [token for token in tokens if re.fullmatch(r"[\d.]+|-|Ours", token)]
-    assert [cell.text for cell in paper.printed(table)] == expected
+    assert [cell.text for cell in paper.reported_values(table)] == expected
 
 
 def test_only_dashes_and_the_stray_heading_are_no_numbers():
-    words = {(c.table, c.row, c.text) for t in paper.TABLES for c in paper.printed(t) if not c.text[0].isdigit()}
+    words = {
+        (c.table, c.row, c.text) for t in paper.TABLES for c in paper.reported_values(t) if not c.text[0].isdigit()
+    }
     assert {text for _, _, text in words} == {"-", "Ours"}
     assert [w for w in words if w[2] == "Ours"] == [("table2", "airplane", "Ours")]
     assert paper.value("table1", "STPM", "carpet", "image_auroc") is None
@@ -74,7 +76,7 @@ def test_all_numbers_are_percentages():
 
 
 def test_table2_ours_is_read_as_shifted():
-    ours = {c.row: (c.text, c.value) for c in paper.printed("table2") if c.method == paper.OURS}
+    ours = {c.row: (c.text, c.value) for c in paper.reported_values("table2") if c.method == paper.OURS}
     assert ours["automobile"] == ("93.1", 93.8)
     assert [row for row, (_, v) in ours.items() if v is None] == ["dog", "frog", "horse", "ship"]
     assert [ours[row][1] for row in ("airplane", "bird", "cat", "deer", "truck", "mean")] == [
@@ -83,15 +85,15 @@ def test_table2_ours_is_read_as_shifted():
     ]
 
 
-def test_each_admissible_reading_of_table2_keeps_the_printed_order_and_gives_the_mean():
+def test_each_admissible_reading_of_table2_keeps_the_reported_order_and_gives_the_mean():
     (erratum,) = [e for e in paper.errata("table2") if e.admissible]
-    as_printed = [float(c.text) for c in paper.printed("table2") if c.method == "Ours" and c.text[0].isdigit()]
+    as_reported = [float(c.text) for c in paper.reported_values("table2") if c.method == "Ours" and c.text[0].isdigit()]
     classes = [row for row in paper.rows("table2") if row != paper.MEAN]
     for lost, reading in erratum.admissible.items():
         column = erratum.corrected | reading
         assert column[lost] == 94.5
-        assert [column[row] for row in classes if row != lost] == as_printed[:-1]
-        assert sum(column.values()) / 10 == pytest.approx(as_printed[-1])
+        assert [column[row] for row in classes if row != lost] == as_reported[:-1]
+        assert sum(column.values()) / 10 == pytest.approx(as_reported[-1])
 
 
 def test_table7_pairs_follow_the_chosen_order():
@@ -117,7 +119,7 @@ def test_errata_are_complete_and_point_at_columns_that_exist():
     assert len({e.id for e in errata}) == len(errata)
     for erratum in errata:
         assert erratum.certainty in {"FOUND", "INFERRED", "UNKNOWN"}
-        assert all((erratum.where, erratum.printed, erratum.wrong, erratum.reading))
+        assert all((erratum.where, erratum.reported, erratum.wrong, erratum.reading))
         if erratum.column:
             method, metric = erratum.column
             assert method in paper.methods(erratum.table)
@@ -127,7 +129,7 @@ def test_errata_are_complete_and_point_at_columns_that_exist():
 
 def test_unknown_table_and_cell_are_named():
     with pytest.raises(MaskrdError, match="table9"):
-        paper.printed("table9")
+        paper.reported_values("table9")
     with pytest.raises(MaskrdError, match="PatchCore"):
         paper.value("table1", "PatchCore", "screw", "image_auroc")
 

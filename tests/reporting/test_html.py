@@ -1,24 +1,28 @@
 """HTML shows what CSV and LaTeX show, escapes what it is given, and needs no other file."""
 
+import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from maskrd.config.load import shipped_configuration
+from maskrd.config.record import Record
+from maskrd.config.settings import Evaluation, Model
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Model
-from maskrd.paper.claims import evaluate_claims
 from maskrd.reporting.captions import GENERATED
-from maskrd.reporting.claims_page import write_claims_page
 from maskrd.reporting.curves import draw, write_curves
-from maskrd.reporting.html import render_markdown, render_records, render_table, write_report
+from maskrd.reporting.html import markdown_html, read_piece, render_records, render_table
 from maskrd.reporting.layout import Cell, Column, Layout, Row
 from maskrd.reporting.naming import report_name
-from maskrd.reporting.runs import Run
-from maskrd.reporting.runs_page import duration, write_runtime, write_summary
+from maskrd.reporting.runs_page import dataset_facts, duration, runtime_html
+from tests.conftest import ROOT, training_settings
+from tests.records import make_record
 
+TITLES = {"mvtec_ad": "MVTec AD"}
 LINES = Layout(
     kind="variant",
     rows=(Row("no FMM", marked=("Baseline",)), Row("Ours", marked=("Baseline", "FMM"))),
@@ -74,7 +78,7 @@ def test_categories_stand_in_blocks_with_metrics_in_one_cell():
 
 def test_captions_and_notes_are_text():
     page = render_table(LINES, "table5", "<script>alert(1)</script> & AUROC_AD", ["a < b & c"])
-    assert "<script>" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; AUROC<sub>AD</sub>" in page
     assert "a &lt; b &amp; c" in page
 
@@ -86,22 +90,20 @@ def test_numbers_are_aligned_and_texts_are_not():
 
 
 def test_markdown_keeps_its_image_and_no_raw_html():
-    page = render_markdown("V", "# Top\n\n![plot](data:image/png;base64,AAAA)\n\n|a|\n|-|\n|<b>x</b>|\n")
+    page = markdown_html("# Top\n\n![plot](data:image/png;base64,AAAA)\n\n|a|\n|-|\n|<b>x</b>|\n")
     assert "<h3>Top</h3>" in page
     assert '<img src="data:image/png;base64,AAAA" alt="plot"' in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
 
 
-def test_report_holds_pages_and_images_once(tmp_path):
+def test_a_piece_is_what_a_page_holds(tmp_path):
     (tmp_path / "table5.html").write_text(render_table(LINES, "table5", "A caption.", []), encoding="utf-8")
     Image.new("RGB", (2, 2), "red").save(tmp_path / "figure7.png")
-    contents = {"Tables": [tmp_path / "table5.html"], "Figures": [tmp_path / "figure7.png"], "Empty": []}
-    write_report(contents, tmp_path / "index.html")
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count("<main>") == page.count("A caption.") == page.count("<style>") == 1
-    assert '<section id="table5">' in page
-    assert 'alt="Figure 7" src="data:image/png;base64,' in page
-    assert "Empty" not in page
+    table, figure = (read_piece(tmp_path / name) for name in ("table5.html", "figure7.png"))
+    assert (table.name, table.title, figure.title) == ("table5", "Table 5", "Figure 7")
+    assert table.content.count("A caption.") == 1
+    assert "<style>" not in table.content
+    assert 'alt="Figure 7" src="data:image/png;base64,' in figure.content
 
 
 @pytest.mark.parametrize(
@@ -117,31 +119,32 @@ def test_names_of_reports(name, shown):
     assert report_name(name) == shown
 
 
-def run(variant: str, seconds: float, model: str, dataset: str = "mvtec_ad", seed: int = 0) -> Run:
-    recipe = {"epochs": 20, "image_size": 128}
-    training = {"recipe": recipe, "seconds": seconds, "device": "CPU", "maskrd": "0.1.0", "commit": "abc"}
-    evaluation = {"seconds": 4, "model_sha256": model}
-    return Run(Model(dataset, "screw", variant, "resnet18", seed), {}, training, evaluation)
+def record(variant: str, seconds: float, weights: str, dataset: str = "mvtec_ad", seed: int = 0) -> dict[Model, Record]:
+    """One model and its record."""
+    config = shipped_configuration(ROOT.joinpath)
+    training = training_settings(config["train"] | {"epochs": 20, "image_size": 128})
+    model = Model(dataset, "screw", variant, "resnet18", seed)
+    facts = {"seconds": seconds}, {"model_sha256": weights}
+    return {model: make_record(model, {}, training, Evaluation(**config["evaluation"]), *facts)}
 
 
-def test_a_shared_model_is_trained_once(tmp_path):
-    runs = [run("maskrd", 3600, "one"), run("mean_score", 3600, "one"), run("no_fmm", 7200, "two")]
-    write_summary(runs, tmp_path / "summary.html")
-    summary = (tmp_path / "summary.html").read_text(encoding="utf-8")
-    assert "<dd>3, trained for 3.0 h in all</dd>" in summary
-    assert "<dd>ResNet18</dd>" in summary
-    assert GENERATED not in summary
+def test_a_shared_model_is_trained_once():
+    records = record("maskrd", 3600, "one") | record("mean_score", 3600, "one") | record("no_fmm", 7200, "two")
+    ((title, warning, facts),) = dataset_facts(records, TITLES)
+    assert (title, warning, facts["backbones"]) == ("MVTec AD", "", "ResNet18")
+    assert facts["models"] == "3, trained for 3.0 h in all"
 
 
-def test_generated_data_are_called_so(tmp_path):
-    write_summary([run("maskrd", 1, "one", dataset="demo")], tmp_path / "summary.html")
-    assert GENERATED in (tmp_path / "summary.html").read_text(encoding="utf-8")
+def test_generated_data_are_called_so():
+    ((_, warning, _),) = dataset_facts(record("maskrd", 1, "one", dataset="demo"), TITLES)
+    assert warning == GENERATED
 
 
-def test_runtime_is_told_by_variant(tmp_path):
-    runs = [run("maskrd", seconds, str(seed), seed=seed) for seed, seconds in enumerate((60, 120, 600))]
-    write_runtime([*runs, run("no_fmm", 30, "x")], tmp_path / "runtime.html")
-    rows = cells_of((tmp_path / "runtime.html").read_text(encoding="utf-8"))
+def test_runtime_is_told_by_variant():
+    records = record("no_fmm", 30, "x")
+    for seed, seconds in enumerate((60, 120, 600)):
+        records |= record("maskrd", seconds, str(seed), seed=seed)
+    rows = cells_of(runtime_html(records, TITLES))
     assert rows == [
         ["MVTec AD", "Ours", "ResNet18", "3", "20", "128", "13.0 min", "2.0 min", "4.0 s", "CPU"],
         ["MVTec AD", "no FMM", "ResNet18", "1", "20", "128", "30.0 s", "30.0 s", "4.0 s", "CPU"],
@@ -158,15 +161,6 @@ def test_durations():
     ]
 
 
-def test_every_claim_is_on_its_page_with_the_papers_names(tmp_path):
-    write_claims_page(evaluate_claims(), tmp_path / "claims.html")
-    page = (tmp_path / "claims.html").read_text(encoding="utf-8")
-    for result in evaluate_claims():
-        assert result.claim.text.replace("'", "&#39;") in page
-    assert not re.search(r"image_auroc|aupro|layers_1|metal_nut", page)
-    assert page.count("not run") == len({result.claim.id for result in evaluate_claims()})
-
-
 def history(folder: Path, variant: str, category: str, text: str) -> Path:
     path = folder / f"mvtec_ad/{category}/{variant}/resnet18/seed0/history.csv"
     path.parent.mkdir(parents=True)
@@ -174,19 +168,47 @@ def history(folder: Path, variant: str, category: str, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("last", [0.5, 0.02, 0.0001])
+def test_the_labels_of_curves_do_not_overlap(last):
+    names = ("simam_only", "scconv_only", "maskrd", "rd")
+    curve = pd.DataFrame({"epoch": range(1, 21), "loss": np.geomspace(4, last, 20)})
+    figure = draw({Model("mvtec_ad", "bottle", name, "wide_resnet50_2", 0): curve for name in names}, "MVTec AD")
+    figure.draw_without_rendering()
+    for axes in figure.axes[: len(names)]:
+        low, high = axes.get_ylim()
+        boxes = [
+            tick.label1.get_window_extent() for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high
+        ]
+        assert len(boxes) >= 1
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    titles = [axes.title.get_window_extent() for axes in figure.axes[: len(names)]]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(titles, 2))
+
+
 def test_curves_have_a_panel_for_each_variant(tmp_path):
     text = "epoch,loss,validation_loss\n1,1,1.5\n2,0.5,0.75\n"
     files = [history(tmp_path, variant, category, text) for variant in ("stpm", "maskrd") for category in ("a", "b")]
-    write_curves(files, tmp_path / "curves.png")
+    write_curves(files, "MVTec AD", tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").width > 400
-    curve = pd.DataFrame({"loss": [1, 0.5]}, index=[1, 2])
+    curve = pd.DataFrame({"epoch": [1, 2], "loss": [1, 0.5]})
     models = [Model("mvtec_ad", category, "maskrd", "resnet18", 0) for category in ("a", "b")]
-    axes = draw(dict.fromkeys(models, curve)).axes
-    assert [panel.get_title() for panel in axes] == ["Ours, ResNet18"]
+    axes = draw(dict.fromkeys(models, curve), "MVTec AD").axes
+    assert [panel.get_title() for panel in axes] == ["Ours\nResNet18"]
     assert [list(line.get_ydata()) for line in axes[0].lines[:2]] == [[1, 0.5]] * 2
+
+
+def test_a_method_without_a_loss_has_no_panel(tmp_path):
+    """Nor does a plot of nothing else fail."""
+    empty = history(tmp_path, "padim", "a", "epoch,loss\n")
+    write_curves([empty], "MVTec AD", tmp_path / "empty.png")
+    curve = pd.DataFrame({"epoch": [1, 2], "loss": [1, 0.5]})
+    models = {
+        Model("mvtec_ad", "a", variant, "resnet18", 0): part for variant, part in (("padim", curve[:0]), ("rd", curve))
+    }
+    assert [panel.get_title() for panel in draw(models, "MVTec AD").axes if panel.axison] == ["RD\nResNet18"]
 
 
 def test_a_damaged_curve_is_named(tmp_path):
     path = history(tmp_path, "maskrd", "a", "")
     with pytest.raises(MaskrdError, match=r"history\.csv: not a training curve"):
-        write_curves([path], tmp_path / "curves.png")
+        write_curves([path], "MVTec AD", tmp_path / "curves.png")

@@ -1,32 +1,29 @@
 """Paired differences: the same seed and category, and an interval that says whether they exceed the noise."""
 
 import csv
-import json
-from pathlib import Path
 
 import pytest
-import yaml
 
-from maskrd.experiment import Experiment
+from maskrd.config.load import parse_experiment, shipped_configuration
 from maskrd.reporting.paired import paired_differences, write_paired
+from tests.conftest import ROOT
+from tests.records import make_record, write_record
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = shipped_configuration(ROOT.joinpath)
 
 
 def make_report(categories=("screw", "wood", "grid"), seeds=(0,), **table):
     datasets = CONFIG["datasets"] | {"mvtec_ad": CONFIG["datasets"]["mvtec_ad"] | {"categories": list(categories)}}
     tables = {"table5": CONFIG["tables"]["table5"] | {"metrics": ["aupro"]} | table}
-    return Experiment.load(CONFIG | {"seeds": list(seeds), "datasets": datasets, "tables": tables}).report("table5")
+    return parse_experiment(CONFIG | {"seeds": list(seeds), "datasets": datasets, "tables": tables}).view("table5")
 
 
 def put(report, folder, percent):
     """Write metrics.json of every model; `percent(model)` None: no file."""
     for model in report.models():
         if percent(model) is not None:
-            path = folder / model.path / "metrics.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            metrics = dict.fromkeys(("image_auroc", "pixel_auroc", "pro_per_image")) | {"aupro": percent(model) / 100}
-            path.write_text(json.dumps(metrics | {"training": {}, "evaluation": {}}), encoding="utf-8")
+            recipes = report.training[model.variant], report.evaluation[model.variant]
+            write_record(folder, model, make_record(model, {"aupro": percent(model)}, *recipes))
 
 
 def differences(report, folder):

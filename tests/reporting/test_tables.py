@@ -6,14 +6,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
+from maskrd.config.load import shipped_configuration
+from maskrd.config.settings import Evaluation, TableSpec
+from maskrd.config.view import View
+from maskrd.data.registry import DATASETS, published_counts
 from maskrd.errors import MaskrdError
-from maskrd.experiment import CIFAR10_CLASSES, DIGITS_CLASSES, Evaluation, Report, Table, Training
 from maskrd.paper import labels
 from maskrd.reporting.captions import table_notes
 from maskrd.reporting.collect import read_metrics
@@ -21,8 +22,10 @@ from maskrd.reporting.latex import escape
 from maskrd.reporting.layout import build_layout
 from maskrd.reporting.naming import backbone_name, variant_name
 from maskrd.reporting.tables import write_table
+from tests.conftest import ROOT, training_settings
+from tests.records import make_record, write_record
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = shipped_configuration(ROOT.joinpath)
 MVTEC = tuple(category for members in labels().groups.values() for category in members)
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 PROS = ("aupro", "pro_per_image", "pro_200_thresholds")
@@ -31,12 +34,16 @@ LEVELS = ("layers_1", "layers_2", "layers_3", "layers_1_2", "layers_2_3", "layer
 
 
 def make_report(name, *, backbones=("wide_resnet50_2",), seeds=(0,), categories=MVTEC, train=None, **spec):
-    spec = Table(**{"dataset": "mvtec_ad", "rows": "categories", "metrics": METRICS, "caption": "A caption."} | spec)
+    spec = TableSpec(
+        **{"dataset": "mvtec_ad", "rows": "categories", "metrics": METRICS, "caption": "A caption."} | spec
+    )
     train = train or {}
-    sections = [Training(**CONFIG["train"] | {"epochs": 200} | train.get(v, {})) for v in spec.variants]
-    return Report(
+    sections = [training_settings(CONFIG["train"] | {"epochs": 200} | train.get(v, {})) for v in spec.variants]
+    return View(
         name=name,
         spec=spec,
+        title=DATASETS[spec.dataset].title,
+        layout=DATASETS[spec.dataset].layout.name,
         categories=categories,
         backbones=backbones,
         seeds=seeds,
@@ -50,12 +57,10 @@ def tabulate(report, folder, values, recipe=None):
     for model in report.models():
         fractions = values(model)
         if fractions is not None:
-            path = folder / "models" / model.path / "metrics.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = {"image_auroc": None, "pixel_auroc": None, "aupro": None, "pro_per_image": None, **fractions}
-            training = {"recipe": recipe or {}, "parameters": 11_680_000, "seconds": 90}
-            jobs = {"training": training, "evaluation": {"recipe": {}}}
-            path.write_text(json.dumps(content | jobs), encoding="utf-8")
+            training = report.training[model.variant].model_copy(update=recipe or {})
+            percent = {metric: 100 * value for metric, value in fractions.items()}
+            record = make_record(model, percent, training, report.evaluation[model.variant])
+            write_record(folder / "models", model, record)
     csv, tex = folder / f"{report.name}.csv", folder / f"{report.name}.tex"
     write_table(report, folder / "models", csv, tex, folder / f"{report.name}.html")
     return pd.read_csv(csv, dtype=str, keep_default_na=False), tex.read_text(encoding="utf-8")
@@ -77,7 +82,7 @@ def test_table1_has_the_papers_rows_and_columns(tmp_path):
     assert set(csv["Ours (reproduced)"]) == {"98.8"}
     rows = csv.set_index("category")
     assert rows.loc["Mean", "Ours (reported)"] == "99.1"
-    assert rows.loc["Grid", "Ours (reported)"] == "100.0"  # printed 100, among numbers with a decimal place
+    assert rows.loc["Grid", "Ours (reported)"] == "100.0"  # reported 100, among numbers with a decimal place
     assert rows.loc["Carpet", "SSIM-AE"] == "67"  # a column of whole numbers
     assert list(rows["STPM"][-2:]) == ["-", "95.5"]
     assert tex.count("Textures & Carpet &") == tex.count("Objects & Bottle &") == 1
@@ -89,7 +94,7 @@ def test_table1_has_the_papers_rows_and_columns(tmp_path):
 
 
 def test_table2_leaves_the_shifted_columns_open_cells_open(tmp_path):
-    spec = {"dataset": "cifar10", "metrics": ["image_auroc"], "categories": CIFAR10_CLASSES}
+    spec = {"dataset": "cifar10", "metrics": ["image_auroc"], "categories": tuple(published_counts("cifar10"))}
     csv, tex = tabulate(make_report("table2", **spec), tmp_path, constant(0.9))
     ours = csv.set_index("category")["Ours (reported)"]
     assert [ours[name] for name in ("Dog", "Frog", "Horse", "Ship")] == ["-"] * 4
@@ -126,7 +131,7 @@ def test_own_categories_alone_have_nothing_reported(tmp_path):
     ("name", "spec"),
     [
         ("table1", {"dataset": "demo", "metrics": ["image_auroc"], "categories": ("bottle", "screw")}),
-        ("table2", {"dataset": "digits", "metrics": ["image_auroc"], "categories": DIGITS_CLASSES}),
+        ("table2", {"dataset": "digits", "metrics": ["image_auroc"], "categories": tuple(published_counts("digits"))}),
         ("table4", {"dataset": "demo", "rows": "backbones", "backbones": ("demo_resnet18", "demo_resnet50")}),
         ("table6", {"dataset": "demo", "rows": "variants", "variants": MODULES, "backbones": ("demo_resnet18",)}),
     ],
@@ -134,7 +139,7 @@ def test_own_categories_alone_have_nothing_reported(tmp_path):
 def test_generated_data_shows_nothing_reported(tmp_path, name, spec):
     csv, tex = tabulate(make_report(name, **spec), tmp_path, constant(0.9))
     assert not [column for column in csv.columns if "reported" in column]
-    assert "The data is generated: nothing here compares with the paper." in caption(tex)
+    assert "The data are generated, so these numbers say nothing about the paper." in caption(tex)
 
 
 def test_every_variant_is_a_reproduced_column(tmp_path):
@@ -237,7 +242,7 @@ def test_table6_and_7_name_rows_by_check_marks(tmp_path):
 
 CHECKPOINTS = ("maskrd", "best_validation", "best_on_test")
 LEAKING = {"best_on_test": {"checkpoint": "best_on_test", "selection": CONFIG["evaluation"]}}
-LEAK_NOTE = "best on test: the test images chose the checkpoint."
+LEAK_NOTE = "best on test: the test images chose the epoch, so these numbers say nothing about other images."
 
 
 def test_a_leak_is_labelled_noted_and_never_best(tmp_path):
@@ -288,7 +293,7 @@ def test_a_metric_added_after_a_run_is_a_dash(tmp_path):
     assert list(csv["pro_200_thresholds reproduced"]) == ["-", "90.0"]
     assert list(csv["pro_per_image reproduced"]) == ["90.0", "90.0"]
     assert "PRO & PRO per image & PRO of 200 thresholds" in tex
-    assert "15 of 30 models have no PRO of 200 thresholds: tested before it was a metric" in caption(tex)
+    assert "15 of 30 models have no PRO of 200 thresholds: an earlier version tested them" in caption(tex)
     _, tex = tabulate(report, tmp_path, lambda _: dict.fromkeys(PROS, 0.9))
     assert "tested before" not in tex
 
@@ -302,6 +307,10 @@ def test_a_metric_that_was_always_there_must_be(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(MaskrdError, match=r"not a metrics.json of this pipeline"):
         read_metrics(report, tmp_path / "models")
+
+
+def test_an_empty_line_in_a_caption_is_a_space_in_latex():
+    assert escape("One.\n\nTwo  %.\n") == r"One. Two \%."
 
 
 def test_own_ablation_names_its_variants(tmp_path):
@@ -334,7 +343,7 @@ def test_nobody_is_best_beside_a_number_that_print_leaves_open(tmp_path):
     assert "textbf" in truck
 
 
-def test_entries_printed_in_whole_numbers_stay_so_below_a_mean_with_a_decimal(tmp_path):
+def test_entries_reported_in_whole_numbers_stay_so_below_a_mean_with_a_decimal(tmp_path):
     csv, _ = tabulate(make_report("table3", metrics=["pixel_auroc"]), tmp_path, constant(0.5))
     column = next(name for name in csv.columns if name.startswith("L2-AE"))
     assert all("." not in str(entry) for entry in csv[column][:-1])
@@ -353,7 +362,7 @@ def test_captions_describe_the_models_that_are_there(tmp_path):
     report = make_report("table7", rows="variants", variants=LEVELS)
     _, tex = tabulate(report, tmp_path, lambda m: constant(0.9)(m) if m.variant == "maskrd" else None, {"epochs": 20})
     assert "Training: 20 epochs, 256 px." in caption(tex)
-    assert "15 of 105 models: a dash under reproduced is a model not run." in caption(tex)
+    assert "15 of 105 models were run. A dash under reproduced is a model that was not run." in caption(tex)
 
 
 def test_only_our_reported_column_is_of_the_papers_backbone(tmp_path):
@@ -480,5 +489,5 @@ def test_without_models_costs_are_dashes(tmp_path):
     assert "Frames/s" not in tex
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
-    with pytest.raises(MaskrdError, match=r"broken\.json: no measured speed .* Delete it"):
+    with pytest.raises(MaskrdError, match=r"broken\.json: not a file of `maskrd speed` .* Delete it"):
         write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", tmp_path / "s.html", broken)

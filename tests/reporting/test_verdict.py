@@ -1,21 +1,25 @@
 """A number is called reproduced only if it is: under the paper's conditions, on its data, within the band."""
 
 import json
-from pathlib import Path
+import re
 
 import pytest
-import yaml
 
-from maskrd.data.counts import published_counts
+from maskrd.config.load import parse_experiment, shipped_configuration
+from maskrd.config.settings import Evaluation, Model
+from maskrd.data.registry import published_counts
 from maskrd.errors import MaskrdError
-from maskrd.experiment import Experiment, Model
-from maskrd.paper import OURS, TABLES, printed, value
+from maskrd.paper import OURS, TABLES, reported_values, value
+from maskrd.paper.claims import evaluate_claims
 from maskrd.paper.settings import paper_categories, questions
-from maskrd.reporting.verdict import estimate, judge, reproduced_claims, verdicts, write_verdict
-from maskrd.reporting.verdict_page import write_page, write_plot
+from maskrd.reporting.claims import reproduced_claims, sentence_claims
+from maskrd.reporting.verdict import estimate, judge, verdicts, write_verdict
+from maskrd.reporting.verdict_page import markdown, write_page, write_plot
+from tests.conftest import ROOT
+from tests.records import make_record, write_record
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
-EXPERIMENT = Experiment.load(CONFIG)
+CONFIG = shipped_configuration(ROOT.joinpath)
+EXPERIMENT = parse_experiment(CONFIG)
 WIDE = "wide_resnet50_2"
 MVTEC = paper_categories("mvtec_ad")
 
@@ -35,19 +39,16 @@ def put(
     **recipe,
 ):
     """Write the metrics.json of a model with `values` in percent, by default as the paper would have trained it."""
-    path = folder / Model(dataset, category, variant, backbone, seed).path / "metrics.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metrics = dict.fromkeys(("image_auroc", "pixel_auroc", "aupro", "pro_per_image"))
-    metrics |= {metric: percent / 100 for metric, percent in values.items()}
-    trained = EXPERIMENT.recipe("mvtec_ad", variant).training.model_dump(mode="json") | recipe
-    published = published_counts()[dataset].get(category)
+    model = Model(dataset, category, variant, backbone, seed)
+    wanted = EXPERIMENT.recipe("mvtec_ad", variant)
+    training = type(wanted.training).model_validate(wanted.training.model_dump() | recipe)
+    published = published_counts(dataset).get(category)
     if published:
-        held_out = round(published.train * trained["validation_fraction"])
+        held_out = round(published.train * training.validation_fraction)
         trained_on, images = trained_on or published.train - held_out, images or published.test
-    tests = EXPERIMENT.recipe("mvtec_ad", variant).evaluation.model_dump(mode="json") | (tested or {})
-    training, evaluation = {"recipe": trained, "images": trained_on}, {"recipe": tests, "images": images}
-    content = metrics | {"training": training, "evaluation": evaluation}
-    path.write_text(json.dumps(content), encoding="utf-8")
+    evaluation = Evaluation.model_validate(wanted.evaluation.model_dump() | (tested or {}))
+    record = make_record(model, values, training, evaluation, {"images": trained_on or 100}, {"images": images or 50})
+    write_record(folder, model, record)
 
 
 def find(rows, table, row, metric="image_auroc", method=OURS):
@@ -94,9 +95,9 @@ def test_an_interval_ends_at_100(tmp_path):
     assert (row.low, row.high, row.verdict) == (pytest.approx(99.303, abs=1e-3), 100, "reproduced")
 
 
-def test_without_models_every_printed_number_is_not_run(tmp_path):
+def test_without_models_every_reported_number_is_not_run(tmp_path):
     rows = verdicts(tmp_path, WIDE, [0])
-    own = [cell for table in TABLES for cell in printed(table) if cell.method == OURS]
+    own = [cell for table in TABLES for cell in reported_values(table) if cell.method == OURS]
     assert [(r.table, r.row, r.metric) for r in rows] == [(c.table, c.row, c.metric) for c in own]
     assert {row.verdict for row in rows} == {"not run"}
     assert reproduced_claims(rows) == []
@@ -178,7 +179,6 @@ def test_an_interval_ends_at_0(tmp_path):
         ({"loss": "flattened"}, "loss flattened instead of per_location"),
         ({"weight_decay": 0}, "weight_decay 0 instead of some"),
         ({"msff_channels": None}, "msff_channels none instead of some"),
-        ({"tested": {"map_fusion": "product"}}, "map_fusion product instead of sum"),
         ({"tested": {"score_layers": [1]}}, "score_layers [1] instead of none"),
     ],
 )
@@ -187,6 +187,20 @@ def test_other_conditions_are_not_comparable(tmp_path, changes, condition):
     row = find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle")
     assert (row.verdict, row.conditions) == ("not comparable", condition)
     assert row.difference == pytest.approx(0)
+
+
+def test_fusion_is_left_open_by_the_paper(tmp_path):
+    """Section 3.8 has a map for each level, and no word on how they are fused."""
+    put(tmp_path, "bottle", {"image_auroc": 100}, tested={"map_fusion": "product"})
+    assert find(verdicts(tmp_path, WIDE, [0]), "table1", "bottle").verdict == "reproduced"
+
+
+def test_others_stand_beside_the_cell_they_are_for(tmp_path):
+    put(tmp_path, "transistor", {"pixel_auroc": 90, "aupro": 80, "pro_per_image": 80}, variant="rd")
+    rows = verdicts(tmp_path, WIDE, [0])
+    assert find(rows, "table3", "transistor", "pixel_auroc", method="RD").others == "89.3 (open-edge-platform/anomalib)"
+    assert find(rows, "table3", "transistor", "pixel_auroc").others == ""  # nobody but the paper has its method
+    assert "89.3 (open-edge-platform/anomalib)" in markdown(rows, "plot.png", [])
 
 
 def test_settings_that_an_older_run_does_not_record_have_their_old_values(tmp_path):
@@ -256,7 +270,7 @@ def test_baselines_are_judged_where_retrained(tmp_path):
 
 
 def test_pro_of_rd_is_that_of_its_code(tmp_path):
-    """Its printed numbers are per image: 78.0 on transistor."""
+    """Its reported numbers are per image: 78.0 on transistor."""
     put(tmp_path, "transistor", {"aupro": 85.0, "pro_per_image": 78.1}, variant="rd")
     row = find(verdicts(tmp_path, WIDE, [0]), "table3", "transistor", "aupro", "RD")
     assert (row.reproduced, row.verdict) == (pytest.approx(78.1), "reproduced")
@@ -273,9 +287,9 @@ def test_a_number_computed_on_other_images_is_not_comparable(tmp_path):
 
 def test_rows_that_print_does_not_tell_apart_have_a_verdict_where_both_give_it(tmp_path):
     """PRO of the pairs 2+3 and 1+3 is 95.3 and 94.4, or the other way round; image AUROC 98.9 and 98.5."""
-    printed_pro = [value("table7", OURS, row, "aupro") for row in ("layers_2_3", "layers_1_3")]
+    reported_pro = [value("table7", OURS, row, "aupro") for row in ("layers_2_3", "layers_1_3")]
     for category in MVTEC:
-        put(tmp_path, category, {"aupro": min(printed_pro), "image_auroc": 90.0}, variant="layers_2_3")
+        put(tmp_path, category, {"aupro": min(reported_pro), "image_auroc": 90.0}, variant="layers_2_3")
     rows = verdicts(tmp_path, WIDE, [0])
     pro, auroc = (find(rows, "table7", "layers_2_3", metric) for metric in ("aupro", "image_auroc"))
     assert (pro.verdict, auroc.verdict) == ("not known", "lower")
@@ -283,18 +297,18 @@ def test_rows_that_print_does_not_tell_apart_have_a_verdict_where_both_give_it(t
 
 
 def test_a_mean_off_by_rounding_alone_is_no_misprint(tmp_path):
-    """Ours of Table 3: the means of the printed entries, cut instead of rounded."""
+    """Ours of Table 3: the means of the reported entries, cut instead of rounded."""
     for category in MVTEC:
         put(tmp_path, category, {"pixel_auroc": 98.5, "aupro": 95.9})
     rows = verdicts(tmp_path, WIDE, [0])
     assert [find(rows, "table3", "mean", metric).remarks for metric in ("pixel_auroc", "aupro")] == ["", ""]
 
 
-def test_a_misprinted_mean_says_so(tmp_path):
+def test_a_misreported_mean_says_so(tmp_path):
     for category in MVTEC:
         put(tmp_path, category, {"pixel_auroc": 97.0}, variant="stpm", backbone="resnet18")
     row = find(verdicts(tmp_path, WIDE, [0]), "table3", "mean", "pixel_auroc", "STPM")
-    assert (row.verdict, row.remarks) == ("reproduced", "printed mean; the printed entries give 97.09")
+    assert (row.verdict, row.remarks) == ("reproduced", "reported mean; the reported entries give 97.09")
 
 
 def test_the_configuration_is_what_the_paper_says():
@@ -313,7 +327,7 @@ def test_the_configuration_is_what_the_paper_says():
 def test_claims_are_judged_on_reproduced_numbers(tmp_path):
     for category in MVTEC:
         numbers = {metric: value("table3", OURS, category, metric) for metric in ("pixel_auroc", "aupro")}
-        put(tmp_path, category, {**numbers, "image_auroc": 90.0})
+        put(tmp_path, category, {**numbers, "image_auroc": 90.0, "pro_per_image": numbers["aupro"]})
     results = {result.claim.id: result for result in reproduced_claims(verdicts(tmp_path, WIDE, [0]))}
     assert results["t1_headline"].outcome.verdict is False
     assert results["t3_headline"].outcome.verdict is True
@@ -321,9 +335,44 @@ def test_claims_are_judged_on_reproduced_numbers(tmp_path):
     assert "t2_headline" not in results
 
 
+def transistor_claims(folder):
+    results = reproduced_claims(verdicts(folder, WIDE, [0]))
+    return {r.numbers: r.outcome for r in results if r.claim.id == "t3_transistor_above_rd"}
+
+
+def test_pooled_pro_is_not_compared_with_rds_pro_per_image(tmp_path):
+    """RD's reported 78.0 is per image. So ours is compared per image, and pooled only with a reproduced RD."""
+    put(tmp_path, "transistor", {"pixel_auroc": 96.0, "aupro": 80.0, "pro_per_image": 93.5})
+    outcomes = transistor_claims(tmp_path)
+    pooled, per_image = (outcomes[f"reproduced, single run, PRO {kind}"] for kind in ("pooled", "per image"))
+    assert (pooled.verdict, pooled.detail) == (None, "not known: aupro of RD transistor")
+    assert (per_image.verdict, per_image.detail) == (True, "lead aupro +15.5")
+
+
+def test_claims_use_the_reproduced_rd_where_there_is_one(tmp_path):
+    put(tmp_path, "transistor", {"pixel_auroc": 96.0, "aupro": 80.0, "pro_per_image": 93.5})
+    put(tmp_path, "transistor", {"pixel_auroc": 92.0, "aupro": 70.0, "pro_per_image": 78.0}, variant="rd")
+    outcomes = transistor_claims(tmp_path)
+    label = "reproduced, single run; RD reproduced, too"
+    assert (outcomes[f"{label}, PRO pooled"].verdict, outcomes[f"{label}, PRO per image"].verdict) == (False, True)
+    put(tmp_path, "transistor", {"pixel_auroc": 92.0, "aupro": 10.0, "pro_per_image": 10.0}, variant="rd", epochs=3)
+    assert "reproduced, single run, PRO per image" in transistor_claims(tmp_path)  # an RD of 3 epochs is not used
+
+
+def test_scconvs_cost_is_that_of_the_models(tmp_path):
+    for variant, parameters in (("scconv_in_msff", 90), ("simam_only", 100)):
+        recipe = EXPERIMENT.recipe("mvtec_ad", variant)
+        model = Model("mvtec_ad", "screw", variant, WIDE, 0)
+        facts = {"parameters": parameters * 10**6}
+        write_record(tmp_path, model, make_record(model, {}, recipe.training, recipe.evaluation, facts))
+    (result,) = sentence_claims(tmp_path, WIDE, [0])
+    assert (result.claim.id, result.outcome.verdict) == ("scconv_costs_less", True)
+    assert result.outcome.detail == "parameters: scconv_in_msff 90.0, simam_only 100.0"
+
+
 @pytest.mark.parametrize(("dataset", "category", "table"), [("mvtec_ad", "bottle", 1), ("cifar10", "ship", 2)])
 def test_numbers_made_otherwise_decide_no_claim(tmp_path, dataset, category, table):
-    """Ship is one of the classes whose printed number isn't known, so that its verdict doesn't say not comparable."""
+    """Ship is one of the classes whose reported number isn't known, so that its verdict doesn't say not comparable."""
     put(tmp_path, category, {"image_auroc": 10.0}, dataset=dataset, epochs=3)
     results = [r for r in reproduced_claims(verdicts(tmp_path, WIDE, [0])) if r.claim.table == f"table{table}"]
     assert {result.outcome.verdict for result in results} == {None}
@@ -352,26 +401,29 @@ def test_csv_page_and_plot(tmp_path):
     write_verdict(rows, tmp_path / "v.csv")
     lines = (tmp_path / "v.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("table,method,row,metric,reported,reproduced,sd,n,low,high,difference,verdict")
-    assert "table1,Ours,screw,image_auroc,98.70,98.70,,1,,,0.00,reproduced,single run,," in lines
+    assert "table1,Ours,screw,image_auroc,98.70,98.70,,1,,,0.00,reproduced,single run,,,,image_auroc," in lines
     write_plot(rows, tmp_path / "v.png", tmp_path / "v.pdf")
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "v.pdf").read_bytes().startswith(b"%PDF")
-    write_page(rows, "v.png", tmp_path / "v.md")
+    write_page(rows, "v.png", evaluate_claims(), tmp_path / "v.md")
     page = (tmp_path / "v.md").read_text(encoding="utf-8")
     assert "](v.png)" in page
     assert (
-        "Ours: of 16 printed numbers 1 reproduced, 1 not comparable and 14 not run. Single run. "
+        "Ours: of 16 reported numbers 1 reproduced, 1 not comparable and 14 not run. Single run. "
         "Not comparable: epochs 5 instead of 200." in page
     )
     assert "1 lower (most: Screw AUROC_AL, -2.6)" in page
-    assert "| Ours | Screw | AUROC_AD | 98.7 | 98.7 |  | +0.0 | reproduced (single run) |  |" in page
+    assert "| Ours | Screw | AUROC_AD | 98.7 | 98.7 |  |  | +0.0 | reproduced (single run) |  |" in page
 
 
 def test_page_and_plot_without_models(tmp_path):
     rows = verdicts(tmp_path, WIDE, [0])
     write_plot(rows, tmp_path / "v.png", tmp_path / "v.pdf")
-    write_page(rows, "v.png", tmp_path / "v.md")
+    write_page(rows, "v.png", evaluate_claims(), tmp_path / "v.md")
     page = (tmp_path / "v.md").read_text(encoding="utf-8")
     assert "Nothing was run on the paper's data" in page
-    assert "Ours: of 21 printed numbers 21 not run." in page
+    for result in evaluate_claims():
+        assert result.claim.text in page
+    assert not re.search(r"image_auroc|aupro|layers_1|metal_nut", page)
+    assert "Ours: of 21 reported numbers 21 not run." in page
     assert "](v.png)" not in page

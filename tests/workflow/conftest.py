@@ -58,6 +58,12 @@ class Workspace:
         return Outcome(run.returncode, run.stdout + run.stderr)
 
 
+def plan(workspace: Workspace, config: dict) -> dict[str, int]:
+    outcome = workspace.snakemake("-n", "--", "table1", "table5", config=config)
+    assert outcome.code == 0, outcome.output
+    return {name: count for name, count in outcome.planned.items() if name not in ("table1", "table5")}
+
+
 def make_workspace(folder: Path) -> Workspace:
     for part in PARTS:
         source = ROOT / part

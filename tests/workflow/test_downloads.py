@@ -48,11 +48,13 @@ def write_sources(clone: Workspace, changes: dict[str, dict]) -> dict:
     for key, change in changes.items():
         section, name = key.split(".")
         sources[section][name].update(change)
+    for folder in ("unused/bottle/train/good", "unused/MT_Free"):
+        (clone.folder / folder).mkdir(parents=True)
     (clone.folder / "sources.yaml").write_text(yaml.safe_dump(sources), encoding="utf-8")
     return {
         "sources": "sources.yaml",
         "backbones": ["resnet18"],
-        "datasets": {"mvtec_ad": {"path": "unused"}, "mtd": {"path": "unused"}},
+        "datasets": {"mvtec_ad": {"path": "unused", "categories": ["bottle"]}, "mtd": {"path": "unused"}},
         "tables": {"systems": {"variants": ["maskrd"]}, "systems_mtd": {"variants": ["maskrd"]}},
         "figures": {"figure7": {"variants": ["maskrd"]}},
         "results": "results/downloads",
@@ -98,6 +100,14 @@ def test_downloads_survive_a_bad_server_and_refuse_wrong_bytes(online: Workspace
         assert (data / "downloads/resnet18-f37072fd.pth").read_bytes() == weights
 
         asked = len(server.requests)
+        # Placed by hand, it is no output of a rule, and nothing looked at it.
+        (data / "downloads/resnet18-f37072fd.pth").write_bytes(weights[:-1] + b"?")
+        placed = online.snakemake("results/downloads/teachers/resnet18.safetensors", config=config)
+        assert placed.code != 0
+        log = (online.folder / "results/downloads/logs/teacher/resnet18.log").read_text(encoding="utf-8")
+        assert "resnet18-f37072fd.pth is not the published file: sha256 is" in log
+        (data / "downloads/resnet18-f37072fd.pth").write_bytes(weights)
+
         third = online.snakemake("downloads", config=config)
         assert third.planned == {}
         assert len(server.requests) == asked, "a verified file was fetched again"

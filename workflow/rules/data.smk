@@ -3,88 +3,97 @@
 
 rule download:
     output:
-        "data/downloads/{file}",
+        downloaded_file("{file}"),
     log:
-        "data/logs/download-{file}.log",
+        data_log("download", "{file}"),
     wildcard_constraints:
-        file="|".join(
-            re.escape(entry.file)
-            for entry in [*SOURCES.datasets.values(), *SOURCES.weights.values()]
-        ),
-    # Where Snakemake itself runs: compute nodes may have no internet.
+        file=data.file_pattern(),
+    # It runs on Snakemake's own machine, because compute nodes may have no internet.
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        source=source_key,
-        checksum=lambda wildcards: checksum(source_key(wildcards)),
+        source=lambda wildcards: data.source_key(wildcards.file),
+        checksum=lambda wildcards: data.checksum(data.source_key(wildcards.file)),
+        # With `input`, so that Snakemake doesn't compare them: another mirror must not download a verified file again.
+        sources=lambda wildcards, input: experiment.sources,
+        lock=lambda wildcards, input: LOCK,
     message:
         "Downloading {wildcards.file}."
-    # Not redirected: the progress bar of gigabytes belongs on the screen.
+    # Not redirected: the progress bar belongs on the screen.
     shell:
-        f"python -m maskrd download --source {{params.source}} {SOURCE_OPTIONS} "
+        "python -m maskrd download --source {params.source} --sources {params.sources:q} --lock {params.lock:q} "
         "--output {output:q} --log {log:q}"
 
 
 rule unpack:
     input:
-        archive,
+        lambda wildcards: data.archive(wildcards.dataset),
     output:
-        "data/{dataset}.unpacked.json",
+        unpacked_marker("{dataset}"),
     log:
-        "data/logs/unpack-{dataset}.log",
+        data_log("unpack", "{dataset}"),
     wildcard_constraints:
-        dataset="|".join(SOURCES.datasets),
+        dataset="|".join(data.sources.datasets),
     conda:
         "../../envs/maskrd.yaml"
     params:
-        checksum=lambda wildcards: checksum(f"datasets.{wildcards.dataset}"),
+        checksum=lambda wildcards: data.checksum(f"datasets.{wildcards.dataset}"),
+        sources=lambda wildcards, input: experiment.sources,
+        lock=lambda wildcards, input: LOCK,
+        folder=lambda wildcards, input: files.data(wildcards.dataset),
     message:
         "Unpacking {input}."
     shell:
-        f"python -m maskrd unpack --source datasets.{{wildcards.dataset}} {SOURCE_OPTIONS} "
-        "--archive {input:q} --folder data/{wildcards.dataset} --output {output:q} "
+        "python -m maskrd unpack --source datasets.{wildcards.dataset} --sources {params.sources:q} "
+        "--lock {params.lock:q} --archive {input:q} --folder {params.folder:q} --output {output:q} "
         "> {log:q} 2>&1"
 
 
 rule index:
     input:
-        # What was unpacked is known by its checksum: unpacked later, or by another clone, it is the same.
-        ancient(data_source),
+        # ancient: a later date of the same unpacked archive means nothing.
+        ancient(lambda wildcards: data.markers(wildcards.dataset, wildcards.category)),
     output:
-        f"{RESULTS}/data/{{dataset}}/{{category}}.json",
+        files.index("{dataset}", "{category}"),
     log:
-        f"{RESULTS}/logs/index/{{dataset}}/{{category}}.log",
+        files.log("index", "{dataset}", "{category}"),
     conda:
         "../../envs/maskrd.yaml"
-    threads: 4
+    # More would wait for all cores of a small machine.
+    threads: lambda wildcards: min(4, share_of_cores(wildcards))
     params:
-        # With `input`, so that Snakemake doesn't compare it: the same images in another folder are no others.
-        data=lambda wildcards, input: data_folder(wildcards.dataset),
-        # Data that the user brings may change under us; what the pipeline fetched itself doesn't.
-        content=data_digest,
-        memory=data_memory,
+        # With `input`, so that Snakemake doesn't compare it: the images may move to another folder.
+        data=lambda wildcards, input: files.data(wildcards.dataset),
+        # The user's images may change at any time. Downloaded images don't.
+        digest=lambda wildcards: data.digest(wildcards.dataset, wildcards.category),
+        memory=str(files.image_memory("{dataset}", "{category}")),
+        layout=lambda wildcards: experiment.datasets[wildcards.dataset].layout,
     message:
         "Checking the images of {wildcards.dataset}/{wildcards.category}."
     shell:
         "python -m maskrd index --dataset {wildcards.dataset} --category {wildcards.category} --data {params.data:q} "
-        "--output {output:q} --memory {params.memory:q} --threads {threads} > {log:q} 2>&1"
+        "--layout {params.layout} --output {output:q} --memory {params.memory:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule teacher:
     input:
-        teacher_weights,
+        weights_of,
     output:
-        f"{RESULTS}/teachers/{{backbone}}.safetensors",
+        files.teacher("{backbone}"),
     log:
-        f"{RESULTS}/logs/teacher/{{backbone}}.log",
+        files.log("teacher", "{backbone}"),
     wildcard_constraints:
-        backbone="|".join(SOURCES.weights),
+        backbone="|".join(data.sources.weights),
     conda:
         "../../envs/maskrd.yaml"
     threads: 1
+    params:
+        checksum=lambda wildcards: data.weights_checksum(wildcards.backbone),
+        # The digest counts, not the date: weights that are copied again are the same weights.
+        digest=lambda wildcards: data.weights_digest(wildcards.backbone),
     message:
         "Turning the ImageNet weights of {wildcards.backbone} into a teacher."
     shell:
         "python -m maskrd teacher --backbone {wildcards.backbone} --weights {input:q} --output {output:q} "
-        "> {log:q} 2>&1"
+        "--checksum {params.checksum:q} > {log:q} 2>&1"

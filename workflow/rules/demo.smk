@@ -1,17 +1,17 @@
-"""What the demo has instead of downloads: generated images and small teachers."""
+"""The demo has generated images and small teachers instead of downloads."""
 
 
 rule generate:
     output:
-        f"{RESULTS}/generated/{{dataset}}/{{part}}.generated",
+        files.generated_marker("{dataset}", "{part}"),
     log:
-        f"{RESULTS}/logs/generate/{{dataset}}-{{part}}.log",
+        files.log("generate", "{dataset}-{part}"),
     wildcard_constraints:
-        dataset="|".join(GENERATED_DATASETS),
+        dataset="|".join(filter(is_generated, DATASETS)),
     conda:
         "../../envs/maskrd.yaml"
     params:
-        folder=f"{RESULTS}/generated/{{dataset}}",
+        folder=lambda wildcards: str(files.data(wildcards.dataset)),
     message:
         "Generating images of {wildcards.dataset}/{wildcards.part}."
     shell:
@@ -21,11 +21,13 @@ rule generate:
 
 rule pretrain:
     output:
-        f"{RESULTS}/teachers/{{backbone}}.safetensors",
+        files.teacher("{backbone}"),
     log:
-        f"{RESULTS}/logs/pretrain/{{backbone}}.log",
+        files.log("pretrain", "{backbone}"),
     wildcard_constraints:
         backbone="demo_.*",
+    # Before other jobs: all trainings wait for teachers.
+    priority: 1
     conda:
         "../../envs/maskrd.yaml"
     # Small networks gain little from a second thread, and much from running side by side.

@@ -1,29 +1,29 @@
-"""Figures, from the anomaly maps that `heatmaps` keeps."""
+"""Figures, made from the galleries of test jobs."""
 
 
 rule figure:
     input:
-        lambda wildcards: heatmap_files(wildcards.figure),
+        lambda wildcards: views.galleries(wildcards.figure),
     output:
         png=report(
-            f"{RESULTS}/figures/{{figure}}.png",
+            files.figure("{figure}", "png"),
             caption="../report/figure.rst",
             category="Figures",
             labels=lambda wildcards: {"figure": report_name(wildcards.figure)},
         ),
-        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        pdf=files.figure("{figure}", "pdf"),
     log:
-        f"{RESULTS}/logs/figure/{{figure}}.log",
+        files.log("figure", "{figure}"),
     wildcard_constraints:
         figure="|".join(experiment.figures),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        report=report_json("figure"),
-        models=f"{RESULTS}/models",
+        view=lambda wildcards: views.view_json(wildcards.figure),
+        models=str(files.models),
     message:
         "Drawing {wildcards.figure}."
     shell:
-        "python -m maskrd figure --report {params.report:q} --models {params.models:q} "
+        "python -m maskrd figure --view {params.view:q} --models {params.models:q} "
         "--png {output.png:q} --pdf {output.pdf:q} > {log:q} 2>&1"

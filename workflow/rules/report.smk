@@ -1,85 +1,56 @@
-"""One page of everything for the browser; its parts are marked for `snakemake --report` as well."""
-
-REPORT = f"{RESULTS}/report/index.html"
+"""The report, a folder for the browser. Tables and figures are marked for `snakemake --report` as well."""
 
 
 rule curves:
     input:
-        lambda wildcards: history_files(wildcards.dataset),
+        lambda wildcards: views.histories(wildcards.dataset),
     output:
-        report(
-            f"{RESULTS}/report/curves_{{dataset}}.png",
-            caption="../report/curves.rst",
-            category="Training",
-            labels={"shows": "training curves, {dataset}"},
-        ),
+        files.report("curves_{dataset}.png"),
     log:
-        f"{RESULTS}/logs/report/curves_{{dataset}}.log",
+        files.log("curves", "{dataset}"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
+    params:
+        title=lambda wildcards: experiment.datasets[wildcards.dataset].title,
     message:
         "Drawing the training curves of {wildcards.dataset}."
     shell:
-        "python -m maskrd curves {input:q} --output {output:q} > {log:q} 2>&1"
+        "python -m maskrd curves {input:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
 
 
-# Unlike `judge`, after all models of the tables.
-rule review:
+# Unlike `verdict`, it waits for all models of the tables before it judges them.
+rule report:
     input:
-        reported_metrics,
+        metrics=lambda wildcards: views.reported_metrics(),
+        tables=lambda wildcards: views.report_tables(),
+        figures=lambda wildcards: views.report_figures(),
+        curves=lambda wildcards: views.report_curves(),
     output:
-        plot=f"{RESULTS}/report/verdict.png",
-        verdict=report(
-            f"{RESULTS}/report/verdict.html",
-            caption="../report/verdict.rst",
-            category="Reported and reproduced",
-            labels={"shows": "verdict"},
-        ),
-        claims=report(
-            f"{RESULTS}/report/claims.html",
-            category="Reported and reproduced",
-            labels={"shows": "the paper's claims"},
-        ),
-        summary=f"{RESULTS}/report/summary.html",
-        runtime=report(
-            f"{RESULTS}/report/runtime.html",
-            category="Training",
-            labels={"shows": "runtime"},
-        ),
+        page=files.report("index.html"),
+        models=directory(files.report("models")),
+        archive=files.report_archive,
     log:
-        f"{RESULTS}/logs/report/review.log",
+        files.log("report"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        paper=printed_numbers,
-        models=f"{RESULTS}/models",
+        paper=lambda wildcards: paper_digest(),
+        parts=lambda wildcards, input: " ".join(
+            repeat_option(f"--{name}", input[name])
+            for name in ("tables", "figures", "curves")
+        ),
+        models=str(files.models),
+        folder=lambda wildcards, output: str(Path(output.page).parent),
         backbone=experiment.backbone,
-        seeds=" ".join(f"--seed {seed}" for seed in experiment.seeds),
+        seeds=repeat_option("--seed", experiment.seeds),
+        titles=json.dumps(
+            {name: dataset.title for name, dataset in experiment.datasets.items()}
+        ),
     message:
-        "Judging the models at hand."
+        "Open {output.page} in a browser. {output.archive} is the same folder as one file."
     shell:
-        "python -m maskrd review --models {params.models:q} --backbone {params.backbone} {params.seeds} "
-        "--plot {output.plot:q} --verdict {output.verdict:q} --claims {output.claims:q} "
-        "--summary {output.summary:q} --runtime {output.runtime:q} > {log:q} 2>&1"
-
-
-rule page:
-    input:
-        lambda wildcards: [
-            file for files in report_contents().values() for file in files
-        ],
-    output:
-        REPORT,
-    log:
-        f"{RESULTS}/logs/report/page.log",
-    localrule: True
-    conda:
-        "../../envs/maskrd.yaml"
-    params:
-        contents=lambda wildcards: json.dumps(report_contents()),
-    message:
-        "Putting the report together."
-    shell:
-        "python -m maskrd report --contents {params.contents:q} --output {output:q} > {log:q} 2>&1"
+        "python -m maskrd report --models {params.models:q} --backbone {params.backbone} {params.seeds} "
+        "--titles {params.titles:q} {params.parts} --folder {params.folder:q} --archive {output.archive:q} "
+        "> {log:q} 2>&1"

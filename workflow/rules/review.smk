@@ -1,76 +1,56 @@
-"""What a reviewer asks: does the print add up, is it reproduced, does an ablation exceed the noise?"""
-
-VERDICT = [f"{RESULTS}/verdict.{suffix}" for suffix in ("csv", "md", "png", "pdf")]
+"""A reviewer's questions: do the reported numbers add up? Are they reproduced? Is an ablation beyond noise?"""
 
 
-rule check_means:
+rule audit:
     output:
-        f"{RESULTS}/audit.csv",
+        files.audit,
     log:
-        f"{RESULTS}/logs/audit.log",
+        files.log("audit"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        paper=printed_numbers,
+        paper=lambda wildcards: paper_digest(),
     message:
-        "Recomputing the printed means."
+        "Recomputing the reported means: {output}."
     shell:
         "python -m maskrd audit --output {output:q} > {log:q} 2>&1"
 
 
-rule judge_claims:
+# It judges the models that exist when it starts. Ask for it again after further trainings.
+rule verdict:
     output:
-        f"{RESULTS}/claims.csv",
+        csv=files.verdict("csv"),
+        page=files.verdict("md"),
+        png=files.verdict("png"),
+        pdf=files.verdict("pdf"),
+        claims=files.claims,
     log:
-        f"{RESULTS}/logs/claims.log",
+        files.log("verdict"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        paper=printed_numbers,
-        metrics=existing_metrics,
-        models=f"{RESULTS}/models",
+        paper=lambda wildcards: paper_digest(),
+        metrics=lambda wildcards: views.metrics_digest(),
+        models=str(files.models),
         backbone=experiment.backbone,
-        seeds=" ".join(f"--seed {seed}" for seed in experiment.seeds),
+        seeds=repeat_option("--seed", experiment.seeds),
     message:
-        "Judging the paper's claims on printed and on reproduced numbers."
-    shell:
-        "python -m maskrd claims --models {params.models:q} --backbone {params.backbone} {params.seeds} "
-        "--output {output:q} > {log:q} 2>&1"
-
-
-rule judge:
-    output:
-        csv=VERDICT[0],
-        page=VERDICT[1],
-        png=VERDICT[2],
-        pdf=VERDICT[3],
-    log:
-        f"{RESULTS}/logs/verdict.log",
-    localrule: True
-    conda:
-        "../../envs/maskrd.yaml"
-    params:
-        paper=printed_numbers,
-        metrics=existing_metrics,
-        models=f"{RESULTS}/models",
-        backbone=experiment.backbone,
-        seeds=" ".join(f"--seed {seed}" for seed in experiment.seeds),
-    message:
-        "Comparing the printed numbers with the models at hand."
+        "Comparing the reported numbers with the models that exist: {output.page}. The paper's claims: {output.claims}."
     shell:
         "python -m maskrd verdict --models {params.models:q} --backbone {params.backbone} {params.seeds} "
-        "--csv {output.csv:q} --page {output.page:q} --png {output.png:q} --pdf {output.pdf:q} > {log:q} 2>&1"
+        "--csv {output.csv:q} --page {output.page:q} --png {output.png:q} --pdf {output.pdf:q} "
+        "--claims {output.claims:q} > {log:q} 2>&1"
 
 
 rule paired:
     input:
-        lambda wildcards: metrics_files(wildcards.table),
+        lambda wildcards: views.metrics(wildcards.table),
     output:
-        csv=f"{RESULTS}/tables/{{table}}_paired.csv",
+        csv=files.paired("{table}", "csv"),
         html=report(
-            f"{RESULTS}/tables/{{table}}_paired.html",
+            files.paired("{table}", "html"),
             caption="../report/table.rst",
             category="Tables",
             labels=lambda wildcards: {
@@ -79,17 +59,17 @@ rule paired:
             },
         ),
     log:
-        f"{RESULTS}/logs/table/{{table}}_paired.log",
+        files.log("paired", "{table}"),
     wildcard_constraints:
         table="|".join(experiment.tables),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        report=report_json("table"),
-        models=f"{RESULTS}/models",
+        view=lambda wildcards: views.view_json(wildcards.table),
+        models=str(files.models),
     message:
         "Writing the paired differences of {wildcards.table}."
     shell:
-        "python -m maskrd paired --report {params.report:q} --models {params.models:q} "
+        "python -m maskrd paired --view {params.view:q} --models {params.models:q} "
         "--csv {output.csv:q} --html {output.html:q} > {log:q} 2>&1"

@@ -1,15 +1,15 @@
-"""Tables, from the metrics.json files that they name and nothing else."""
+"""Tables, made from metrics.json files and nothing else."""
 
 
 rule table:
     input:
-        metrics=lambda wildcards: metrics_files(wildcards.table),
-        speed=lambda wildcards: speed_file(wildcards.table),
+        metrics=lambda wildcards: views.metrics(wildcards.table),
+        speed=lambda wildcards: views.speed(wildcards.table),
     output:
-        csv=f"{RESULTS}/tables/{{table}}.csv",
-        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=files.table("{table}", "csv"),
+        tex=files.table("{table}", "tex"),
         html=report(
-            f"{RESULTS}/tables/{{table}}.html",
+            files.table("{table}", "html"),
             caption="../report/table.rst",
             category="Tables",
             labels=lambda wildcards: {
@@ -18,87 +18,86 @@ rule table:
             },
         ),
     log:
-        f"{RESULTS}/logs/table/{{table}}.log",
+        files.log("table", "{table}"),
     wildcard_constraints:
         table="|".join(experiment.tables),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        report=report_json("table"),
-        models=f"{RESULTS}/models",
-        speed=lambda wildcards, input: words("--speed", input.speed),
+        view=lambda wildcards: views.view_json(wildcards.table),
+        models=str(files.models),
+        speed=lambda wildcards, input: repeat_option("--speed", input.speed),
     message:
         "Writing {wildcards.table}."
     shell:
-        "python -m maskrd table --report {params.report:q} --models {params.models:q} "
+        "python -m maskrd table --view {params.view:q} --models {params.models:q} "
         "--csv {output.csv:q} --tex {output.tex:q} --html {output.html:q} {params.speed} > {log:q} 2>&1"
 
 
 rule speed:
     input:
         models=lambda wildcards: [
-            weights_file(model) for model in speed_models(wildcards.table)
+            files.model(model).weights for model in views.timed_models(wildcards.table)
         ],
         teachers=lambda wildcards: [
-            f"{RESULTS}/teachers/{model.backbone}.safetensors"
-            for model in speed_models(wildcards.table)
+            files.teacher(model.backbone)
+            for model in views.timed_models(wildcards.table)
         ],
     output:
-        f"{RESULTS}/speed/{{table}}.json",
+        files.speed("{table}"),
     log:
-        f"{RESULTS}/logs/speed/{{table}}.log",
+        files.log("speed", "{table}"),
     wildcard_constraints:
         table="|".join(experiment.tables),
     conda:
         "../../envs/maskrd.yaml"
-    # As many as there are, up to a training's: alone on a small machine.
+    # On a small machine it takes all cores, so that no other job runs at the same time.
     threads: 8
     resources:
         gpu=1,
     params:
-        report=report_json("table"),
-        models=lambda wildcards, input: words("--model", input.models),
-        teachers=lambda wildcards, input: words("--teacher", input.teachers),
+        view=lambda wildcards: views.view_json(wildcards.table),
+        models=lambda wildcards, input: repeat_option("--model", input.models),
+        teachers=lambda wildcards, input: repeat_option("--teacher", input.teachers),
         device=lambda wildcards, input: experiment.device,
     message:
         "Measuring the speed of the methods in {wildcards.table}."
     shell:
-        "python -m maskrd speed --report {params.report:q} {params.models} {params.teachers} "
+        "python -m maskrd speed --view {params.view:q} {params.models} {params.teachers} "
         "--device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
-rule supplement_tex:
+rule tex:
     input:
-        [f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+        [files.table(name, "tex") for name in views.paper_tables],
     output:
-        f"{RESULTS}/supplement.tex",
+        files.supplement("tex"),
     log:
-        f"{RESULTS}/logs/supplement.log",
+        files.log("tex"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"
     params:
-        paper=printed_numbers,
-        reports=lambda wildcards: words(
-            "--report",
-            [canonical_json(experiment.report(name)) for name in PAPER_TABLES],
+        paper=lambda wildcards: paper_digest(),
+        views=lambda wildcards: repeat_option(
+            "--view", map(views.view_json, views.paper_tables)
         ),
         tables=lambda wildcards, input: str(Path(input[0]).parent),
     message:
         "Writing the supplement."
     shell:
-        "python -m maskrd supplement {params.reports} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
+        "python -m maskrd tex {params.views} --tables {params.tables:q} --output {output:q} > {log:q} 2>&1"
 
 
-rule supplement_pdf:
+rule pdf:
     input:
-        document=f"{RESULTS}/supplement.tex",
-        tables=[f"{RESULTS}/tables/{name}.tex" for name in PAPER_TABLES],
+        document=files.supplement("tex"),
+        tables=[files.table(name, "tex") for name in views.paper_tables],
     output:
-        f"{RESULTS}/supplement.pdf",
+        files.supplement("pdf"),
     log:
-        f"{RESULTS}/logs/supplement_pdf.log",
+        files.log("pdf"),
     localrule: True
     conda:
         "../../envs/maskrd.yaml"

@@ -1,60 +1,69 @@
 """One model at a time: train it, test it, and keep a few anomaly maps for figures.
 
-Parameters that take `input` are left out when Snakemake compares them with the last time: the same images in another
-folder, and another device, are no reason to train anew.
+Snakemake doesn't compare parameters that take `input` with those of the last run. So nothing is trained again because
+images moved to another folder, or because the device changed. The digests of images and weights are compared; dates
+count only if there are no digests. A training job that is planned for any other reason finds the finished model in the
+store.
 """
 
 
 rule train:
     input:
-        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
-        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
+        index=index_of,
+        teacher=teacher_of,
+        files=lambda wildcards: views.files_read(Model(**wildcards)),
     output:
-        model=f"{MODEL}/model.safetensors",
-        history=f"{MODEL}/history.csv",
+        model=MODEL.weights if experiment.keep_weights else temp(MODEL.weights),
+        history=MODEL.history,
     log:
-        f"{RESULTS}/logs/train/{JOB}.log",
+        MODEL.log("train"),
     benchmark:
-        f"{RESULTS}/benchmarks/train/{JOB}.tsv"
+        MODEL.benchmark
     conda:
         "../../envs/maskrd.yaml"
     threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards, input: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: files.data(wildcards.dataset),
+        content=content_digests,
         recipe=training_json,
-        # Not an output: Snakemake deletes outputs before a job starts, and this must outlive a kill.
-        state=f"{RESULTS}/state/{JOB}",
+        # Not an output: Snakemake deletes outputs before a job starts, and a trained model must survive that and a kill.
+        store=lambda wildcards, input: files.store,
+        keep_weights=lambda wildcards, input: (
+            "" if experiment.keep_weights else "--no-keep-weights"
+        ),
         device=lambda wildcards, input: experiment.device,
     message:
         "Training {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
         "({wildcards.backbone}, seed {wildcards.seed})."
     shell:
-        # exec: signals reach Python, with no shell before it that dies first and takes the unsaved steps along.
+        # exec: signals reach Python itself. A shell in between would die first, and unsaved steps would be lost.
         "exec python -m maskrd train --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--recipe {params.recipe:q} --seed {wildcards.seed} "
-        "--model {output.model:q} --history {output.history:q} --state {params.state:q} "
+        "--model {output.model:q} --history {output.history:q} --store {params.store:q} {params.keep_weights} "
         "--device {params.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule evaluate:
     input:
-        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
-        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
-        model=trained_model,
+        index=index_of,
+        teacher=teacher_of,
+        model=lambda wildcards: model_files(wildcards).weights,
     output:
-        metrics=f"{MODEL}/metrics.json",
-        scores=f"{MODEL}/scores.csv",
+        metrics=MODEL.metrics,
+        scores=MODEL.scores,
+        gallery=MODEL.gallery,
     log:
-        f"{RESULTS}/logs/evaluate/{JOB}.log",
+        MODEL.log("evaluate"),
     conda:
         "../../envs/maskrd.yaml"
     threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards, input: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: files.data(wildcards.dataset),
+        content=content_digests,
         recipe=training_json,
         evaluation=evaluation_json,
         device=lambda wildcards, input: experiment.device,
@@ -64,33 +73,33 @@ rule evaluate:
     shell:
         "exec python -m maskrd evaluate --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
-        "--metrics {output.metrics:q} --scores {output.scores:q} "
+        "--metrics {output.metrics:q} --scores {output.scores:q} --gallery {output.gallery:q} "
         "--device {params.device} --threads {threads} > {log:q} 2>&1"
 
 
-rule heatmaps:
+rule maps:
     input:
-        index=f"{RESULTS}/data/{{dataset}}/{{category}}.json",
-        teacher=f"{RESULTS}/teachers/{{backbone}}.safetensors",
-        model=trained_model,
+        index=index_of,
+        teacher=teacher_of,
+        model=lambda wildcards: model_files(wildcards).weights,
     output:
-        f"{MODEL}/heatmaps.npz",
+        directory(MODEL.maps),
     log:
-        f"{RESULTS}/logs/heatmaps/{JOB}.log",
+        MODEL.log("maps"),
     conda:
         "../../envs/maskrd.yaml"
     threads: share_of_cores
     resources:
         gpu=1,
     params:
-        data=lambda wildcards, input: data_folder(wildcards.dataset),
+        data=lambda wildcards, input: files.data(wildcards.dataset),
         recipe=training_json,
         evaluation=evaluation_json,
-        per_defect=images_per_defect,
         device=lambda wildcards, input: experiment.device,
     message:
-        "Anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category}."
+        "Saving all anomaly maps of {wildcards.variant} on {wildcards.dataset}/{wildcards.category} "
+        "({wildcards.backbone}, seed {wildcards.seed})."
     shell:
-        "exec python -m maskrd heatmaps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
+        "exec python -m maskrd maps --index {input.index:q} --data {params.data:q} --teacher {input.teacher:q} "
         "--model {input.model:q} --recipe {params.recipe:q} --evaluation {params.evaluation:q} "
-        "--count {params.per_defect} --output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        "--output {output:q} --device {params.device} --threads {threads} > {log:q} 2>&1"

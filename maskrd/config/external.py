@@ -1,0 +1,21 @@
+"""Where the anomaly maps of results made elsewhere are."""
+
+from pathlib import Path
+
+SCORES = "scores.csv"
+ENDINGS = (".tif", ".tiff")
+
+
+def maps_folder(maps: str, category: str) -> Path:
+    """The folder of a category. `maps` is a path such as theirs/{category}."""
+    return Path(maps.replace("{category}", category)).expanduser()
+
+
+def map_files(folder: Path) -> list[Path]:
+    """All TIFF files below a folder, sorted; none where it doesn't exist. A named pipe would be waited on for ever."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The maps and, where there is one, the file of scores."""
+    return [*map_files(folder), *folder.glob(SCORES)]
