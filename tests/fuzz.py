@@ -10,6 +10,7 @@ one that needs a gigabyte more memory than all before it.
 import argparse
 import io
 import json
+import math
 import random
 import resource
 import struct
@@ -21,7 +22,6 @@ import traceback
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -378,16 +378,14 @@ def try_case(kind: Kind, folder: Path, seed: int, number: int) -> str | None:
         return find_fault(kind, path)
 
 
-def fuzz(seconds: float, seed: int, folder: Path, only: str | None = None) -> tuple[dict[str, int], list[str]]:
-    """How many cases of each kind were tried in `seconds`, and the findings; `only`: one case, as KIND:NUMBER."""
+def fuzz(
+    seed: int, folder: Path, cases: int = sys.maxsize, seconds: float = math.inf
+) -> tuple[dict[str, int], list[str]]:
+    """How many cases of each kind were tried, and the findings. It ends after `cases` of each kind or `seconds`."""
     kinds = Bench(folder).make()
-    if only:
-        name, number = only.rsplit(":", 1)
-        fault = try_case(next(kind for kind in kinds if kind.name == name), folder, seed, int(number))
-        return {name: 1}, [fault] if fault else []
     tried, findings = dict.fromkeys((kind.name for kind in kinds), 0), []
     deadline = time.monotonic() + seconds
-    for number in count():
+    for number in range(cases):
         for kind in kinds:
             if time.monotonic() > deadline:
                 return tried, findings
@@ -396,7 +394,14 @@ def fuzz(seconds: float, seed: int, folder: Path, only: str | None = None) -> tu
             if fault:
                 findings.append(f"--seed {seed} --only {kind.name}:{number}\n{fault}")
                 print(findings[-1], flush=True)
-    raise AssertionError("count() has no end")
+    return tried, findings
+
+
+def repeat(seed: int, folder: Path, case: str) -> str | None:
+    """The fault of one case, given as KIND:NUMBER, or None."""
+    name, number = case.rsplit(":", 1)
+    kind = next(kind for kind in Bench(folder).make() if kind.name == name)
+    return try_case(kind, folder, seed, int(number))
 
 
 def main() -> None:
@@ -407,7 +412,9 @@ def main() -> None:
     options = parser.parse_args()
     print(f"--seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        tried, findings = fuzz(options.seconds, options.seed, Path(folder), options.only)
+        if options.only:
+            sys.exit(repeat(options.seed, Path(folder), options.only))
+        tried, findings = fuzz(options.seed, Path(folder), seconds=options.seconds)
     print(f"{sum(tried.values()):,} cases ({tried}): {len(findings)} findings")
     sys.exit(1 if findings else 0)
 

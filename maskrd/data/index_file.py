@@ -76,9 +76,9 @@ class Index:
         if not (self.train and self.test):
             raise ValueError("it lists no images")
         for entry in (*self.train, *self.test):
-            for name in filter(None, (entry.image, entry.mask)):
-                if name not in self.digests:
-                    raise ValueError(f"{name} has no digest")
+            for name in (entry.image, entry.mask):
+                if name is not None and name not in self.digests:
+                    raise ValueError(f"{name!r} has no digest")
         for name in (self.category, *self.digests):
             if b"\0" in name.encode("utf-8"):  # an error of this is a ValueError, too
                 raise ValueError(f"{name!r} can't be the name of a file")

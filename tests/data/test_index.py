@@ -331,6 +331,15 @@ def test_a_damaged_index_is_named(tmp_path, content):
         Index.read(tmp_path / "bolt.json")
 
 
+@pytest.mark.parametrize("mask", ["", "002_mask.png"])
+def test_an_index_with_a_file_without_digest_is_named(tmp_path, mask):
+    good, defective = {"image": "001.png"}, {"image": "001.png", "defect": "dent", "mask": mask}
+    content = {"dataset": "mine", "category": "bolt", "train": [good], "test": [defective], "digests": {"001.png": "0"}}
+    (tmp_path / "bolt.json").write_text(json.dumps(content))
+    with pytest.raises(MaskrdError, match=rf"bolt\.json: not an index.*'{mask}' has no digest"):
+        Index.read(tmp_path / "bolt.json")
+
+
 @pytest.mark.parametrize("name", ["001.png", "001.bmp", "001_mask.tiff"])
 def test_a_mask_may_have_the_name_of_its_image_and_another_format(category, name):
     with Image.open(category / "ground_truth/stain/001_mask.png") as mask:
