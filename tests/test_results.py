@@ -50,3 +50,23 @@ def test_choices_are_those_of_row_and_column(tmp_path, monkeypatch) -> None:
         "| pill | 86.3 | 81.0 ± 1.4 (80.0, 82.0) | 10.0 |",
         "| screw | 75.9 | 70.0 | – |",
     ]
+
+
+def test_the_gain_of_choosing_on_the_test_set(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "REFERENCE", tmp_path)
+    for seed, scores in enumerate(((0.5, 0.75, 0.625), (0.5, 0.5, 0.5))):
+        folder = tmp_path / f"run/seed{seed}"
+        folder.mkdir(parents=True)
+        lines = [f"{epoch},1,{score}" for epoch, score in enumerate(scores, start=1)]
+        (folder / "history.csv").write_text("\n".join(["epoch,loss,test_score", *lines]) + "\n", encoding="utf-8")
+    text = tables.table_text("{label: category, rows: {pill: run/seed0, screw: run/seed*}, epochs: [2, 3]}")
+    assert text.splitlines() == [
+        "| category | epochs | last epoch | best epoch | gain |",
+        "| --- | --- | --- | --- | --- |",
+        "| pill | 2 | 75.0 | 75.0 | 0.0 |",
+        "| pill | 3 | 62.5 | 75.0 | 12.5 |",
+        "| screw | 2 | 62.5 ± 17.7 (75.0, 50.0) | 62.5 ± 17.7 (75.0, 50.0) | 0.0 ± 0.0 (0.0, 0.0) |",
+        "| screw | 3 | 56.2 ± 8.8 (62.5, 50.0) | 62.5 ± 17.7 (75.0, 50.0) | 6.2 ± 8.8 (12.5, 0.0) |",
+    ]
+    with pytest.raises(FileNotFoundError, match=r"nowhere/history\.csv"):
+        tables.table_text("{label: category, rows: {pill: nowhere}, epochs: [1]}")

@@ -20,6 +20,9 @@ of rows, the table shows what `benchmarks/rescore.py` wrote.
 With `choices: FILE.csv` the table shows what `benchmarks/choices.py` wrote. Rows and columns say what their lines of
 the file have in common: `{metric: image_auroc, category: pill}` in the row, `{method: padim, choice: ours}` in the
 column. `{published: PaDiM}` is what independent code publishes for that cell with ResNet18.
+
+With `epochs: [20, 60]` the rows are models with `checkpoint: best_on_test`. The table shows their test score after so
+many epochs, the best one until then, and the difference: the gain from choosing on the test set.
 """
 
 import csv
@@ -151,6 +154,30 @@ def choices_cell(found: Sequence[dict], wanted: dict[str, str]) -> str:
     return percent(values) if values else "–"
 
 
+def checkpoint_table(spec: dict[str, Any]) -> list[list[str]]:
+    """What a training would gain from choosing its epoch on the test set, if it had ended after so many epochs."""
+    lines = [[*spec["label"].split(" | "), "epochs", "last epoch", "best epoch", "gain"]]
+    for label, pattern in spec["rows"].items():
+        histories = read_histories(pattern)
+        for epochs in spec["epochs"]:
+            last = [scores[epochs - 1] for scores in histories]
+            best = [max(scores[:epochs]) for scores in histories]
+            gain = [after - before for before, after in zip(last, best, strict=True)]
+            lines.append([*label.split(" | "), str(epochs), *map(percent, (last, best, gain))])
+    return lines
+
+
+def read_histories(pattern: str) -> list[list[float]]:
+    """The test scores of each epoch, for each model of `pattern`. Raises FileNotFoundError for none."""
+    files = sorted(REFERENCE.glob(f"{pattern}/history.csv"))
+    if not files:
+        raise FileNotFoundError(f"results/reference/{pattern}/history.csv: no such file")
+    return [
+        [float(line["test_score"]) for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines())]
+        for file in files
+    ]
+
+
 def table_text(description: str) -> str:
     spec = yaml.safe_load(description)
     kind = next((name for name in KINDS if name in spec), "rows")
@@ -158,7 +185,12 @@ def table_text(description: str) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in (header, ["---"] * len(header), *lines))
 
 
-KINDS = {"rescored": rescored_table, "choices": choices_table, "rows": models_table}
+KINDS = {
+    "rescored": rescored_table,
+    "choices": choices_table,
+    "epochs": checkpoint_table,
+    "rows": models_table,
+}
 
 
 def page_text(page: Path) -> str:
