@@ -87,6 +87,11 @@ def test_files_that_can_not_be_meant_are_refused(tmp_path: Path, text: str, expe
         build_experiment({}, ROOT.joinpath, [path])
 
 
+def test_a_folder_is_no_configuration_file(tmp_path: Path) -> None:
+    with pytest.raises(MaskrdError, match=r": a folder\. Name the YAML file in it\."):
+        read_configuration(tmp_path)
+
+
 def test_a_key_may_repeat_what_it_merges(tmp_path: Path) -> None:
     path = written(tmp_path, "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")
     assert read_configuration(path)["b"] == {"x": 1, "y": 3}
@@ -119,9 +124,12 @@ def test_one_dataset_only_stands_for_another() -> None:
         (".", "the working folder itself"),
         ("-x", "with a dash in front"),
         ("a{b}", "reads braces as wildcards"),
+        ("README.md", "README.md is a file. Name a folder"),
+        ("README.md/quick", "README.md is a file. Name a folder"),
     ],
 )
-def test_results_need_a_folder_with_a_plain_name(config: dict, results: str, expected: str) -> None:
+def test_results_need_a_folder_with_a_plain_name(config: dict, results: str, expected: str, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
     with pytest.raises(MaskrdError, match=rf"config\.results: .*{expected}"):
         parse_experiment({**config, "results": results})
 

@@ -158,6 +158,13 @@ def test_the_slips_of_a_command_line_are_told_with_what_to_write(config):
     assert complaint(config) == "config.train: not a mapping (value: 3). Write {key: value}."
 
 
+def test_an_empty_list_and_a_list_of_one_wrong_entry_are_told_apart(config):
+    config["backbones"] = []
+    assert complaint(config) == "config.backbones: an empty list. Write at least one entry."
+    config["backbones"] = ["resnet19"]
+    assert complaint(config) == "config.backbones.0: unknown 'resnet19'. Did you mean 'resnet18'? (value: 'resnet19')"
+
+
 def test_variant_overrides_dataset_overrides_train(config):
     config["train"]["epochs"] = 5
     config["datasets"]["cifar10"]["epochs"] = 4

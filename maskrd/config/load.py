@@ -106,6 +106,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
         content = None if root is None else loader.construct_document(root)
     except FileNotFoundError:
         raise MaskrdError(f"{path}: no such file. Correct the path.") from None
+    except IsADirectoryError:
+        raise MaskrdError(f"{path}: a folder. Name the YAML file in it.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise MaskrdError(f"{path}: can't be read as YAML. Correct it: {error}") from None
     if not isinstance(content, dict):

@@ -47,6 +47,9 @@ def explain(error: ValidationError, section: type[BaseModel], where: str) -> str
             lines.append(f"{parent}.{key}: not a list (value: {item['input']!r}). Write [{item['input']}].")
         elif item["type"] == "dict_type":
             lines.append(f"{parent}.{key}: not a mapping (value: {item['input']!r}). Write {{key: value}}.")
+        elif item["type"] == "too_short":
+            if not item["input"]:  # pydantic also calls a list too short if its only entry is wrong
+                lines.append(f"{parent}.{key}: an empty list. Write at least one entry.")
         else:
             problem = item["msg"].removeprefix("Value error, ")
             lines.append(f"{parent}.{key}: {problem} (value: {item['input']!r})".replace(".: ", ": "))

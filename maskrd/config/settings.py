@@ -76,6 +76,9 @@ def folder_of_its_own(path: Path) -> Path:
         raise ValueError("a name with a dash in front looks like an option. Choose another name")
     if set("{}") & set(str(path)):
         raise ValueError("Snakemake reads braces as wildcards. Choose a name without braces")
+    for folder in (path, *path.parents):
+        if os.path.isfile(folder):  # noqa: PTH113 (Path.is_file raises where we may not look)
+            raise ValueError(f"{folder} is a file. Name a folder")
     return path
 
 
