@@ -115,7 +115,7 @@ def models_table(spec: dict[str, Any]) -> list[list[str]]:
 
 
 def rescored_table(spec: dict[str, Any]) -> list[list[str]]:
-    """A line for each reading and variant: the mean over seeds, or one seed with its bootstrap interval."""
+    """A line for each reading and variant: the mean over seeds, and the bootstrap interval over test images."""
     found: dict[tuple[str, str], dict[str, list[dict]]] = {}
     with (REFERENCE / spec["rescored"]).open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
@@ -129,11 +129,13 @@ def rescored_table(spec: dict[str, Any]) -> list[list[str]]:
 
 
 def rescored_cell(seeds: list[dict]) -> str:
-    if len(seeds) > 1:
-        values = [float(line["value"]) for line in seeds]
-        return f"{fmean(values):.1f} ± {stdev(values):.1f}"
-    interval = f" ({seeds[0]['low']} to {seeds[0]['high']})" if seeds[0]["low"] else ""
-    return seeds[0]["value"] + interval
+    """Mean ± standard deviation (n - 1) over seeds; in brackets the interval, its ends averaged over seeds."""
+    values = [float(line["value"]) for line in seeds]
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    if not all(line["low"] for line in seeds):
+        return f"{fmean(values):.1f}{deviation}"
+    low, high = (fmean(float(line[end]) for line in seeds) for end in ("low", "high"))
+    return f"{fmean(values):.1f}{deviation} ({low:.1f} to {high:.1f})"
 
 
 def choices_table(spec: dict[str, Any]) -> list[list[str]]:
