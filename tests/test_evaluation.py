@@ -216,12 +216,18 @@ def test_precision_auto_accepts_what_it_was_resolved_to(job):
     assert wanted_scorer(replace(job, training=job.training.model_copy(update={"precision": "auto"})))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "other file", "missing"])
+def test_a_missing_model_and_its_folder_are_no_damaged_model(tmp_path):
+    for path in (tmp_path / "model.safetensors", tmp_path):
+        with pytest.raises(MaskrdError) as error:
+            read_training(path)
+        assert str(error.value) == f"{path}: no such file. Name the model.safetensors of a trained model."
+
+
+@pytest.mark.parametrize("damage", ["truncate", "other file"])
 def test_a_damaged_model_is_named(job, outputs, tmp_path, damage):
     path = tmp_path / "model.safetensors"
-    if damage != "missing":
-        source = job.model if damage == "truncate" else job.teacher
-        path.write_bytes(source.read_bytes()[: -100 if damage == "truncate" else None])
+    source = job.model if damage == "truncate" else job.teacher
+    path.write_bytes(source.read_bytes()[: -100 if damage == "truncate" else None])
     message = complaint(replace(job, model=path), outputs)
     assert f"{path}: not a model.safetensors of this pipeline" in message
 

@@ -225,6 +225,8 @@ def test_no_file_of_the_users_is_overwritten(tested, tmp_path):
         predict(job.model, [own.with_name("a.png")], own.parent, CPU)
     assert own.read_bytes() == before
     assert len(list(own.parent.iterdir())) == 2
+    with pytest.raises(MaskrdError, match=r"0000-a\.png: a file\. Choose a new folder"):
+        predict(job.model, [own.with_name("a.png")], own, CPU)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_patterns_and_folders_name_each_image_once(tmp_path):
         write_image(tmp_path / name, seed=0) if name.endswith(("png", "jpg")) else (tmp_path / name).touch()
     found = find_images([tmp_path / "a", tmp_path / "a/**/*", tmp_path / "x[1].png"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/1.png", "a/b/2.jpg", "x[1].png"]
-    with pytest.raises(MaskrdError, match="no images"):
+    with pytest.raises(MaskrdError, match=r"no images .* finds images in subfolders, too"):
         find_images([tmp_path / "none*"])
 
 

@@ -232,6 +232,12 @@ def test_status_counts_shared_models_once(experiment):
     assert "mvtec_ad/bottle/no_fmm/resnet18/seed0: Error: no space." in text
 
 
+def test_status_shows_whole_names_on_a_narrow_terminal(experiment):
+    console = Console(width=60, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(overview(experiment))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in console.export_text()
+
+
 def test_status_and_explain_run_from_the_command_line(mine, monkeypatch):
     monkeypatch.chdir(ROOT)
     for arguments in (["status"], ["explain", "table1", "screw"]):

@@ -235,7 +235,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
     if not found:
         folders = ", ".join(str(path) for path in paths)
-        raise MaskrdError(f"{folders}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}). Correct the path.")
+        raise MaskrdError(
+            f"{folders}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}). Correct the path. A pattern such as "
+            "'photos/**/*.png' finds images in subfolders, too."
+        )
     return list(dict.fromkeys(found))
 
 
@@ -294,7 +297,9 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def refuse_foreign(output: Path) -> None:
-    """Raises MaskrdError for a folder with files that no earlier run wrote: a heatmap could overwrite one of them."""
+    """Raises MaskrdError for a file, and for a folder with files of others: a heatmap could overwrite one of them."""
+    if output.is_file():
+        raise MaskrdError(f"{output}: a file. Choose a new folder.")
     if not output.is_dir() or (output / PREDICTION).exists():
         return
     others = [path for path in output.iterdir() if path.name != SCORES and not path.name.startswith(".")]

@@ -31,7 +31,9 @@ def score_text(score: float) -> str:
 
 
 def read_training(model: Path) -> TrainingRecord:
-    """The record of training in a model file. Raises MaskrdError if the file isn't a model of this pipeline."""
+    """The record of training in a model file. Raises MaskrdError if there is none, or not one of this pipeline."""
+    if not model.is_file():
+        raise MaskrdError(f"{model}: no such file. Name the model.safetensors of a trained model.")
     try:
         with safe_open(model, framework="pt") as file:
             return TrainingRecord.model_validate_json(file.metadata()["model"])

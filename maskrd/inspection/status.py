@@ -74,9 +74,9 @@ def overview(experiment: Experiment) -> Group:
     stored = find_stored(experiment, list(dict.fromkeys(experiment.trained_model(model) for model in undone)))
     status = {model: model_status(files[model], now, stored.get(files[model].trained)) for model in distinct}
     table = Table(title=f"Models in {experiment.results}")
-    table.add_column("table")
+    table.add_column("table", overflow="fold")
     for name in STATUSES:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for name, models in wanted.items():
         table.add_row(name, *_counts(status[model] for model in models))
     table.add_section()
