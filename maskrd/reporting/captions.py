@@ -103,8 +103,11 @@ def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None =
         {variant: _values(view, metrics, variant, key) for variant in _described(view, metrics)}
         for key in ("epochs", "image_size", "precision", "score")
     )
+    # Results made elsewhere weren't trained here.
+    epochs = {variant: count for variant, count in epochs.items() if view.training[variant].method != "external"}
     counted = "epoch" if set(epochs.values()) == {"1"} else "epochs"
-    sentences.append(f"Training: {_by_variant(epochs)} {counted}, {_by_variant(sizes)} px.")
+    trained = f"Training: {_by_variant(epochs)} {counted}, " if epochs else "Tested at "
+    sentences.append(f"{trained}{_by_variant(sizes)} px.")
     if set(precisions.values()) != {"fp32"}:
         sentences.append(f"Precision: {_by_variant(precisions)}.")
     shows_scores = "image_auroc" in getattr(view.spec, "metrics", ())

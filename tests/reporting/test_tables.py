@@ -392,6 +392,13 @@ def test_captions_state_what_differs_from_the_paper(tmp_path):
     assert "Single run (seed 0)." in caption(tex)
 
 
+def test_captions_count_no_epochs_of_results_made_elsewhere(tmp_path):
+    external = {"theirs": {"method": "external", "maps": "theirs/{category}"}}
+    for variants, said in ((["maskrd", "theirs"], "Training: 200 epochs, 256 px."), (["theirs"], "Tested at 256 px.")):
+        report = make_report("ours", rows="variants", variants=variants, train=external)
+        assert said in caption(tabulate(report, tmp_path, constant(0.9))[1])
+
+
 def test_captions_name_a_variants_own_backbone(tmp_path):
     report = make_report("table1", categories=("screw",), variants=["stpm", "mkd", "maskrd"])
     report = report.model_copy(update={"own_backbones": {"stpm": "resnet18", "mkd": "vgg16"}})
