@@ -20,7 +20,7 @@ from maskrd.config.load import parse_experiment, shipped_configuration
 from maskrd.config.settings import Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
 from maskrd.data.indexing import build_index
-from maskrd.engine.inputs import Job
+from maskrd.engine.inputs import TrainingJob
 from maskrd.engine.machine import Machine, describe
 from maskrd.layers.resnet import init_weights, stage
 from maskrd.methods import build_method
@@ -56,7 +56,9 @@ def recipe(arguments: argparse.Namespace, **changes: object) -> tuple[Training, 
     return chosen.training.model_copy(update=changes), chosen.evaluation
 
 
-def training_job(arguments: argparse.Namespace, settings: Training, folder: Path, images: int, cache_gb: float) -> Job:
+def training_job(
+    arguments: argparse.Namespace, settings: Training, folder: Path, images: int, cache_gb: float
+) -> TrainingJob:
     """A training on `images` generated images and a teacher of random weights, with all files in `folder`."""
     rng = np.random.default_rng(0)
     for part, count in (("train/good", images), ("test/good", 1), ("test/noisy", 1)):
@@ -69,7 +71,7 @@ def training_job(arguments: argparse.Namespace, settings: Training, folder: Path
     pyramid = build_pyramid(ARCHITECTURES[arguments.backbone])
     init_weights(pyramid)
     save_teacher(pyramid, TeacherFile(arguments.backbone, "0" * 64), folder / "teacher.safetensors")
-    return Job(
+    return TrainingJob(
         index=folder / "index.json",
         data=folder / "data",
         teacher=folder / "teacher.safetensors",

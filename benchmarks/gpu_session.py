@@ -29,7 +29,7 @@ from training_step import our_step
 from maskrd.config.load import build_experiment
 from maskrd.config.settings import canonical_json
 from maskrd.config.teachers import ARCHITECTURES
-from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.inputs import TrainingJob, load_inputs
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import autocast, synchronize
 from maskrd.inspection.flops import network_cost
@@ -59,7 +59,7 @@ class Session:
     def networks(self) -> Sequence[tuple[str, str, int]]:
         return [("maskrd", "demo_resnet18", 32)] if self.dry else NETWORKS
 
-    def job(self, name: str, variant: str, backbone: str, size: int, **changes: object) -> Job:
+    def job(self, name: str, variant: str, backbone: str, size: int, **changes: object) -> TrainingJob:
         """A training of generated images in a folder of its own."""
         arguments = argparse.Namespace(
             variant=variant,
@@ -114,7 +114,7 @@ def distance(one: Tensor, other: Tensor) -> float:
     return ((one - other).norm() / one.norm()).item()
 
 
-def command(job: Job) -> list[str]:
+def command(job: TrainingJob) -> list[str]:
     files = {name: getattr(job, name) for name in ("index", "data", "teacher", "model", "history", "store")}
     options = [str(word) for name, path in files.items() for word in (f"--{name}", path)]
     options += ["--recipe", canonical_json(job.recipe), "--device", job.machine.device, "--threads", "1"]
@@ -129,7 +129,7 @@ class Running:
     log: Path
 
     @classmethod
-    def start(cls, job: Job) -> "Running":
+    def start(cls, job: TrainingJob) -> "Running":
         log = job.model.with_name("log.txt")
         with log.open("wb") as file:
             return cls(subprocess.Popen(command(job), stdout=file, stderr=subprocess.STDOUT), log)
@@ -154,7 +154,7 @@ def finish(trainings: Sequence[Running]) -> list[tuple[int, str]]:
             training.process.wait()
 
 
-def small_training(session: Session, name: str, epochs: int) -> Job:
+def small_training(session: Session, name: str, epochs: int) -> TrainingJob:
     variant, backbone, size = session.networks()[0]
     return session.job(name, variant, backbone, size, epochs=epochs)
 

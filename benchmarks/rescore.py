@@ -21,7 +21,7 @@ import torch
 from maskrd.config.record import read_record
 from maskrd.data.index_file import Index
 from maskrd.data.samples import Samples, load_test
-from maskrd.engine.evaluation import Job, image_values, load_test_set, pixel_values, wanted_scorer
+from maskrd.engine.evaluation import EvaluationJob, image_values, load_test_set, pixel_values, wanted_scorer
 from maskrd.engine.machine import Machine
 from maskrd.methods.base import upsample
 from maskrd.metrics import auroc, pro_per_image
@@ -44,12 +44,12 @@ RESAMPLES = 1000
 HEADER = ("model", "reading", "metric", "value", "low", "high")
 
 
-def job_of(results: Path, data: Path, model: str) -> Job:
+def job_of(results: Path, data: Path, model: str) -> EvaluationJob:
     """The test job of a finished model; its settings are those in metrics.json."""
     dataset, category, _, backbone, _ = model.split("/")
     folder = results / "models" / model
     record = read_record(folder / "metrics.json")
-    return Job(
+    return EvaluationJob(
         index=results / "data" / dataset / f"{category}.json",
         data=data,
         teacher=results / "teachers" / f"{backbone}.safetensors",
@@ -77,14 +77,14 @@ def intervals(samples: Samples, maps: np.ndarray, scores: np.ndarray) -> dict[st
     return {metric: tuple(np.percentile(found, (2.5, 97.5))) for metric, found in draws.items()}
 
 
-def enlarge(job: Job, maps: np.ndarray) -> tuple[Samples, np.ndarray]:
+def enlarge(job: EvaluationJob, maps: np.ndarray) -> tuple[Samples, np.ndarray]:
     """The test set at `MASK_SIZE`, and the maps (N, H, W) enlarged to it as a method enlarges those of its levels."""
     threshold = job.evaluation.mask_threshold
     samples = load_test(Index.read(job.index), job.data, MASK_SIZE, job.machine.threads, threshold)
     return samples, upsample(torch.from_numpy(maps), (MASK_SIZE, MASK_SIZE)).numpy()
 
 
-def rescore(job: Job, changes: dict, larger_masks: bool = False) -> Iterator[tuple[str, str, str, str]]:
+def rescore(job: EvaluationJob, changes: dict, larger_masks: bool = False) -> Iterator[tuple[str, str, str, str]]:
     """(metric, value, low, high) of one model under one reading, as text in percent."""
     job = replace(job, evaluation=job.evaluation.model_copy(update=changes))
     samples = load_test_set(job)

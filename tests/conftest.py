@@ -17,8 +17,8 @@ from maskrd.config.settings import Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from maskrd.engine.evaluation import Job as EvaluationJob
-    from maskrd.engine.inputs import Job
+    from maskrd.engine.evaluation import EvaluationJob
+    from maskrd.engine.inputs import TrainingJob
 
 # Before torch is imported: tests run beside other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -149,14 +149,18 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def training_job(tmp_path: Path, data: Path, index_file: Path, teacher_file: Path, recipe) -> "Callable[..., Job]":
-    """Jobs with files below tmp_path: keywords of the recipe, `seed`, `name`, and any other field of Job."""
-    from maskrd.engine.inputs import Job
+def training_job(
+    tmp_path: Path, data: Path, index_file: Path, teacher_file: Path, recipe
+) -> "Callable[..., TrainingJob]":
+    """Jobs with files below tmp_path: keywords of the recipe, `seed`, `name`, and any other field of TrainingJob."""
+    from maskrd.engine.inputs import TrainingJob
     from maskrd.engine.machine import Machine
 
-    def build(name: str = "model", seed: int = 0, cache_gb: float = 1, state_minutes: float = 60, **changes) -> Job:
+    def build(
+        name: str = "model", seed: int = 0, cache_gb: float = 1, state_minutes: float = 60, **changes
+    ) -> TrainingJob:
         files = {key: changes.pop(key) for key in ("index", "data", "teacher") if key in changes}
-        return Job(
+        return TrainingJob(
             **{"index": index_file, "data": data, "teacher": teacher_file, **files},
             model=tmp_path / name / "model.safetensors",
             history=tmp_path / name / "history.csv",
@@ -174,8 +178,7 @@ def training_job(tmp_path: Path, data: Path, index_file: Path, teacher_file: Pat
 @pytest.fixture
 def tested(training_job, tmp_path: Path, evaluation) -> "Callable[..., EvaluationJob]":
     """Train and test a model of `bolt` in a results folder with its teacher; keywords of the recipe."""
-    from maskrd.engine.evaluation import Job as EvaluationJob
-    from maskrd.engine.evaluation import evaluate
+    from maskrd.engine.evaluation import EvaluationJob, evaluate
     from maskrd.engine.machine import Machine
     from maskrd.engine.training import train
 

@@ -45,7 +45,7 @@ from maskrd.data.stc import load_clip
 from maskrd.engine import evaluation as testing
 from maskrd.engine import training
 from maskrd.engine.anomaly_maps import read_map, read_scores
-from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.inputs import TrainingJob, load_inputs
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine
 from maskrd.engine.prediction import COLUMNS, PREDICTION, read_rows
@@ -139,7 +139,7 @@ def mutate_structure(rng: random.Random, content: bytes) -> bytes | None:
             (length,) = struct.unpack("<Q", content[:8])
             header = json.loads(content[8 : 8 + length])
             for key, text in header.get("__metadata__", {}).items():
-                if rng.random() < 0.8:
+                if text.startswith("{") and rng.random() < 0.8:  # not a digest
                     header["__metadata__"][key] = json.dumps(replace_somewhere(rng, json.loads(text)))
                     break
             else:
@@ -223,7 +223,7 @@ class Bench:
         evaluation = Evaluation.read("evaluation", defaults["evaluation"])
         files = {name: folder / name for name in ("model.safetensors", "history.csv", "store")}
         common = {"index": folder / "index.json", "data": folder / "data", "teacher": folder / "teacher.safetensors"}
-        learning = Job(
+        learning = TrainingJob(
             **common,
             model=files["model.safetensors"],
             history=files["history.csv"],
@@ -240,7 +240,7 @@ class Bench:
             training.train(replace(learning, recipe=other, model=path, history=path.with_suffix(".csv")))
         trainer = Trainer(load_inputs(learning))
         torch.save(trainer.state(), folder / LAST_STATE)
-        job = testing.Job(
+        job = testing.EvaluationJob(
             **common, model=files["model.safetensors"], evaluation=evaluation, training=recipe, machine=Machine("cpu")
         )
         testing.evaluate(job, folder / "metrics.json", folder / "scores.csv", folder / "gallery.npz")

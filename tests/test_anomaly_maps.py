@@ -11,8 +11,7 @@ from maskrd.config.load import parse_experiment
 from maskrd.config.methods import ExternalSettings
 from maskrd.config.settings import Metric
 from maskrd.engine.anomaly_maps import write_maps
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import evaluate, load_test_set, wanted_scorer
+from maskrd.engine.evaluation import EvaluationJob, evaluate, load_test_set, wanted_scorer
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskrd.engine.evaluation import Job
+from maskrd.engine.evaluation import EvaluationJob
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train
 
@@ -75,7 +75,9 @@ def test_rescore_changes_what_the_reading_says_and_nothing_else(training_job, ev
     rescore = importlib.import_module("rescore")
     trained = training_job(epochs=1, batch_size=6)
     train(trained)
-    job = Job(trained.index, trained.data, trained.teacher, trained.model, evaluation(), trained.recipe, Machine("cpu"))
+    job = EvaluationJob(
+        trained.index, trained.data, trained.teacher, trained.model, evaluation(), trained.recipe, Machine("cpu")
+    )
 
     def found(changes, given=job):
         return {metric: (value, low, high) for metric, value, low, high in rescore.rescore(given, changes)}

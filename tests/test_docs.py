@@ -24,7 +24,7 @@ from maskrd.files import MARKER
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from maskrd.engine.inputs import Job as TrainingJob
+    from maskrd.engine.inputs import TrainingJob
 
 FOLDERS = ("", "docs", "docs/results", "results", "benchmarks")
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for name in FOLDERS for path in sorted((ROOT / name).glob("*.md"))]
@@ -229,14 +229,14 @@ def setting(
     run_in: Callable[[Path], Runner],
 ) -> Setting:
     """A copy of what git would clone, in which the demo's small teacher needs no pre-training."""
-    from maskrd.engine.evaluation import Job, evaluate
+    from maskrd.engine.evaluation import EvaluationJob, evaluate
     from maskrd.engine.machine import Machine
     from maskrd.engine.training import train
 
     def model() -> "TrainingJob":
         job = training_job(epochs=1)
         train(job)
-        test = Job(job.index, job.data, job.teacher, job.model, evaluation(), job.recipe, Machine("cpu"))
+        test = EvaluationJob(job.index, job.data, job.teacher, job.model, evaluation(), job.recipe, Machine("cpu"))
         outputs = (job.model.with_name(name) for name in ("metrics.json", "scores.csv", "gallery.npz"))
         evaluate(test, *outputs)
         return job

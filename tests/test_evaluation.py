@@ -16,10 +16,10 @@ from maskrd.data.index_file import Index
 from maskrd.data.indexing import build_index
 from maskrd.data.samples import Samples
 from maskrd.engine import training as training_module
-from maskrd.engine.evaluation import Job, evaluate, load_test_set, pixel_values, wanted_scorer
-from maskrd.engine.inputs import Job as TrainingJob
+from maskrd.engine.evaluation import EvaluationJob, evaluate, load_test_set, pixel_values, wanted_scorer
+from maskrd.engine.inputs import TrainingJob
 from maskrd.engine.machine import Machine
-from maskrd.engine.scoring import read_training
+from maskrd.engine.model_file import read_training
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file
@@ -38,8 +38,10 @@ from maskrd.metrics import (
 METRICS = Metric.__args__
 
 
-def evaluation_job(trained: TrainingJob, evaluation, **changes) -> Job:
-    job = Job(trained.index, trained.data, trained.teacher, trained.model, evaluation(), trained.recipe, Machine("cpu"))
+def evaluation_job(trained: TrainingJob, evaluation, **changes) -> EvaluationJob:
+    job = EvaluationJob(
+        trained.index, trained.data, trained.teacher, trained.model, evaluation(), trained.recipe, Machine("cpu")
+    )
     return replace(job, **changes)
 
 
@@ -58,11 +60,11 @@ def trained(kept: list[TrainingJob], training_job: Callable[..., TrainingJob]) -
 
 
 @pytest.fixture
-def job(trained, evaluation) -> Job:
+def job(trained, evaluation) -> EvaluationJob:
     return evaluation_job(trained, evaluation)
 
 
-def run(job: Job, folder: Path) -> tuple[dict, list[dict]]:
+def run(job: EvaluationJob, folder: Path) -> tuple[dict, list[dict]]:
     evaluate(job, folder / "metrics.json", folder / "scores.csv", folder / "gallery.npz")
     with (folder / "scores.csv").open() as file:
         return json.loads((folder / "metrics.json").read_text()), list(csv.DictReader(file))
@@ -178,7 +180,7 @@ def test_without_masks_pixel_metrics_are_null(trained, evaluation, tmp_path):
     assert gallery.maps.shape[1:] == (32, 32)
 
 
-def complaint(job: Job, folder: Path) -> str:
+def complaint(job: EvaluationJob, folder: Path) -> str:
     with pytest.raises(MaskrdError) as error:
         run(job, folder)
     assert list(folder.iterdir()) == []
@@ -274,9 +276,19 @@ def test_a_model_that_scores_no_number_is_refused(job, outputs, tmp_path):
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     weights[name] = torch.full_like(weights[name], torch.nan)
     with safe_open(job.model, framework="pt") as file:
-        save_file(weights, tmp_path / "broken.safetensors", metadata=file.metadata())
+        description = {"model": file.metadata()["model"]}  # as in earlier versions, without a digest of the tensors
+    save_file(weights, tmp_path / "broken.safetensors", metadata=description)
     message = complaint(replace(job, model=tmp_path / "broken.safetensors"), outputs)
     assert "broken.safetensors: the scores of images are not finite" in message
+
+
+def test_a_model_whose_tensors_changed_is_refused(job, outputs, tmp_path):
+    content = bytearray(job.model.read_bytes())
+    content[-1] ^= 1  # of the last tensor: any value is a number
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(content)
+    message = complaint(replace(job, model=path), outputs)
+    assert "changed.safetensors: its tensors changed since they were written. Delete it." in message
 
 
 def test_a_model_of_a_later_version_is_refused(job, outputs, tmp_path):
@@ -290,7 +302,7 @@ def test_a_model_of_a_later_version_is_refused(job, outputs, tmp_path):
 
 def test_a_model_file_with_weights_of_another_recipe_is_refused(job, tmp_path):
     with safe_open(job.model, "pt") as file:
-        metadata = file.metadata()
+        metadata = {"model": file.metadata()["model"]}
     weights = load_file(job.model)
     weights["odd"] = weights.pop(sorted(weights)[0])
     save_file(weights, tmp_path / "model.safetensors", metadata)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskrd.engine.features import FeatureSource
-from maskrd.engine.inputs import Job
+from maskrd.engine.inputs import TrainingJob
 from maskrd.engine.interruption import Interrupted
 from maskrd.engine.loop import Trainer
 from maskrd.engine.training import train
@@ -21,7 +21,7 @@ LONG = {"epochs": 40, "batch_size": 2}  # three steps an epoch, seconds in all
 SECONDS = 90  # a hung process fails the test
 
 
-def command(job: Job) -> list[str]:
+def command(job: TrainingJob) -> list[str]:
     options = {
         "index": job.index,
         "data": job.data,

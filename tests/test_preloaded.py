@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrd.engine.inputs import Job
+from maskrd.engine.inputs import TrainingJob
 from maskrd.preloaded import ADDRESS
 from tests.test_interruption import LONG, SECONDS, command, wait_for
 
@@ -48,7 +48,7 @@ def test_output_and_exit_code_are_the_callers(environment, tmp_path) -> None:
 
 
 @pytest.fixture
-def begun(training_job, environment, tmp_path) -> Iterator[tuple[Job, subprocess.Popen, Path]]:
+def begun(training_job, environment, tmp_path) -> Iterator[tuple[TrainingJob, subprocess.Popen, Path]]:
     """A training in its first steps, its caller and its log. Under nohup or as a shell's job, signals are ignored."""
     job, log = training_job("stopped", **LONG), tmp_path / "log"
     words = [sys.executable, "-c", ASK, *command(job)[3:]]

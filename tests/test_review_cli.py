@@ -20,7 +20,7 @@ from maskrd.config.files import Files
 from maskrd.config.load import load_experiment
 from maskrd.config.settings import Model
 from maskrd.engine.machine import code_commit
-from maskrd.engine.scoring import read_training
+from maskrd.engine.model_file import read_training
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
 from maskrd.inspection.commands import evaluate_command, train_command

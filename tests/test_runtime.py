@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import evaluate
+from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train

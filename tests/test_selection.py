@@ -14,35 +14,34 @@ from safetensors.torch import load_file
 
 from maskrd.data import samples
 from maskrd.data.index_file import Index
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import evaluate
-from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.evaluation import EvaluationJob, evaluate
+from maskrd.engine.inputs import TrainingJob, load_inputs
 from maskrd.engine.interruption import Interrupted
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine
-from maskrd.engine.scoring import read_training
+from maskrd.engine.model_file import read_training
 from maskrd.engine.selection import Selection
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
 
 
 @pytest.fixture
-def leaking_job(training_job, evaluation) -> Callable[..., Job]:
+def leaking_job(training_job, evaluation) -> Callable[..., TrainingJob]:
     """Six images in batches of two are three steps an epoch. A high rate makes the epochs' metrics differ."""
     settings = {"checkpoint": "best_on_test", "epochs": 5, "learning_rate": 0.02}
 
-    def build(name: str, testing: dict | None = None, **changes) -> Job:
+    def build(name: str, testing: dict | None = None, **changes) -> TrainingJob:
         return training_job(name, **{**settings, "selection": evaluation(**testing or {}), **changes})
 
     return build
 
 
-def curve(job: Job) -> list[dict[str, float]]:
+def curve(job: TrainingJob) -> list[dict[str, float]]:
     with job.history.open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def equal_weights(a: Job, b: Job) -> bool:
+def equal_weights(a: TrainingJob, b: TrainingJob) -> bool:
     one, two = load_file(a.model), load_file(b.model)
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 

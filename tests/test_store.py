@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from maskrd.cli import app
 from maskrd.config.files import HISTORY, WEIGHTS
 from maskrd.engine.store import Stored, identity, link_or_copy, stored_trainings
-from maskrd.files import temporary_prefix
+from maskrd.files import sha256_file, temporary_prefix
 
 HISTORY_LINES = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
 
@@ -48,6 +50,34 @@ def test_the_identity_is_content_alone(training_job, tmp_path) -> None:
     ]
     digests = {Stored.of(tmp_path, content).digest for content in (first, *others)}
     assert len(digests) == 4
+
+
+def test_what_prune_removed_before_the_lock_is_made_again(training_job) -> None:
+    from maskrd.engine.training import train
+
+    job = training_job(epochs=1)
+    stored = job.stored
+    with stored.locked():
+        pass
+    stored.remove()  # as `maskrd prune --yes` does while another run is about to train
+    train(job, stored)
+    assert job.model.exists()
+    assert stored.read("identity.json") == stored.identity
+
+
+def test_a_training_reads_index_and_teacher_once_for_its_identity(training_job, monkeypatch) -> None:
+    job, read = training_job(epochs=1), []
+
+    def note(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("maskrd.engine.store.identity.__defaults__", (note,))
+    files = {"index": job.index, "data": job.data, "teacher": job.teacher, "model": job.model}
+    options = {**files, "history": job.history, "store": job.store, "recipe": job.recipe.model_dump_json()}
+    command = ["train", "--device", "cpu", *(f"--{key}={value}" for key, value in options.items())]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert read == [job.index, job.teacher]
 
 
 def test_nothing_is_delivered_before_the_end(stored: Stored, tmp_path: Path) -> None:

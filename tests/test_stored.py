@@ -42,10 +42,11 @@ def store(experiment: Experiment, seed: int = 0, finished: bool = True, **change
     recipe = experiment.recipe("mvtec_ad", "maskrd").training.model_copy(update=changes)
     wanted = identity(recipe, seed, files.index("mvtec_ad", "bolt"), files.teacher(MODEL.backbone))
     stored = Stored.of(files.store, wanted)
-    stored.write_progress([{"epoch": 1, "loss": 0.5}], 200, 60)
-    if finished:
-        stored.model.write_bytes(b"w" * 1_000_000)
-        stored.finish()
+    with stored.locked():
+        stored.write_progress([{"epoch": 1, "loss": 0.5}], 200, 60)
+        if finished:
+            stored.model.write_bytes(b"w" * 1_000_000)
+            stored.finish()
     return stored
 
 
@@ -82,6 +83,13 @@ def test_only_what_no_model_uses_is_pruned(experiment: Experiment) -> None:
         list(prune(experiment, remove=True))
     assert {stored.digest for stored in stored_trainings(Files(experiment).store)} == {used.digest, working.digest}
     assert mine.exists()
+
+
+def test_the_size_is_told_while_a_training_removes_its_files(experiment: Experiment, monkeypatch) -> None:
+    stored, files = store(experiment), Stored.files
+    size = stored.size()
+    monkeypatch.setattr(Stored, "files", lambda self: [*files(self), self.folder / "removed.tmp"])
+    assert stored.size() == size > 1_000_000
 
 
 def test_without_index_nothing_of_the_recipe_is_pruned(experiment: Experiment) -> None:

@@ -21,11 +21,11 @@ from maskrd.data.index_file import Index
 from maskrd.data.samples import load_train
 from maskrd.engine import training
 from maskrd.engine.features import FeatureSource
-from maskrd.engine.inputs import Job, load_inputs
+from maskrd.engine.inputs import TrainingJob, load_inputs
 from maskrd.engine.interruption import Interrupted
 from maskrd.engine.loop import Trainer
+from maskrd.engine.model_file import read_training
 from maskrd.engine.sampling import batches, split_validation
-from maskrd.engine.scoring import read_training
 from maskrd.engine.state import CONTENT, StateFolder
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError
@@ -36,30 +36,30 @@ from maskrd.methods.teacher import load_teacher
 LONGER = {"epochs": 6, "validation_fraction": 0.34, "checkpoint": "best_validation"}
 
 
-def history(job: Job) -> list[dict[str, float]]:
+def history(job: TrainingJob) -> list[dict[str, float]]:
     with job.history.open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def assert_same_model(a: Job, b: Job) -> None:
+def assert_same_model(a: TrainingJob, b: TrainingJob) -> None:
     one, two = load_file(a.model), load_file(b.model)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert a.history.read_text() == b.history.read_text()
 
 
-def differ(a: Job, b: Job) -> bool:
+def differ(a: TrainingJob, b: TrainingJob) -> bool:
     one, two = load_file(a.model), load_file(b.model)
     return any(not torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> list[Job]:
+def finished(tmp_path_factory) -> list[TrainingJob]:
     return []
 
 
 @pytest.fixture
-def unbroken(finished: list[Job], training_job: Callable[..., Job]) -> Job:
+def unbroken(finished: list[TrainingJob], training_job: Callable[..., TrainingJob]) -> TrainingJob:
     """A finished training of LONGER, for comparison; trained once."""
     if not finished:
         finished.append(training_job("unbroken", **LONGER))
@@ -238,22 +238,22 @@ def test_a_state_that_the_disk_or_the_permissions_hide_is_kept(tmp_path, monkeyp
     assert (tmp_path / "unreadable.pt").read_bytes() == whole[:-9]
 
 
-def other_recipe(job: Job) -> Job:
+def other_recipe(job: TrainingJob) -> TrainingJob:
     return replace(job, recipe=job.recipe.model_copy(update={"learning_rate": 0.01}))
 
 
-def other_seed(job: Job) -> Job:
+def other_seed(job: TrainingJob) -> TrainingJob:
     return replace(job, seed=1)
 
 
-def other_data(job: Job) -> Job:
+def other_data(job: TrainingJob) -> TrainingJob:
     index = Index.read(job.index)
     changed = job.model.parent / "index.json"
     replace(index, train=index.train[:-1]).write(changed)
     return replace(job, index=changed)
 
 
-def other_teacher(job: Job) -> Job:
+def other_teacher(job: TrainingJob) -> TrainingJob:
     """The same weights under another name: a teacher is known by its digest."""
     with safe_open(job.teacher, framework="pt") as file:
         metadata = file.metadata() | {"note": "another file"}

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from maskrd.cli import app
-from maskrd.engine.evaluation import Job, evaluate
+from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train
 from tests.conftest import ROOT
@@ -23,7 +23,9 @@ def sent(tmp_path: Path, training_job, evaluation, monkeypatch) -> Path:
     folder = tmp_path / "sent/demo/bolt/maskrd/demo_resnet18/seed0"
     folder.mkdir(parents=True)
     shutil.copy(job.model, folder / "model.safetensors")
-    test = Job(job.index, job.data, job.teacher, folder / "model.safetensors", evaluation(), job.recipe, Machine("cpu"))
+    test = EvaluationJob(
+        job.index, job.data, job.teacher, folder / "model.safetensors", evaluation(), job.recipe, Machine("cpu")
+    )
     evaluate(test, folder / "metrics.json", tmp_path / "scores.csv", tmp_path / "gallery.npz")
     for name, source in (("data/demo/bolt.json", job.index), ("teachers/demo_resnet18.safetensors", job.teacher)):
         (tmp_path / "results" / name).parent.mkdir(parents=True)

@@ -56,11 +56,11 @@ def train(
     if stored.find(model, history, keep_weights):  # without importing torch
         return
     from maskrd.engine import training
-    from maskrd.engine.inputs import Job
+    from maskrd.engine.inputs import TrainingJob
     from maskrd.engine.interruption import Interrupted
     from maskrd.engine.machine import Machine
 
-    job = Job(
+    job = TrainingJob(
         index=index,
         data=data,
         teacher=teacher,
@@ -75,7 +75,7 @@ def train(
         keep_weights=keep_weights,
     )
     try:
-        training.train(job)
+        training.train(job, stored)
     except Interrupted as interruption:
         logging.getLogger(__name__).warning("%s", interruption)
         raise typer.Exit(interruption.exit_code) from None
@@ -98,7 +98,7 @@ def evaluate(
     """Score the test set with a trained model."""
     from maskrd.engine import evaluation as testing
 
-    job = testing.Job(index, data, teacher, model, evaluation, recipe, machine)
+    job = testing.EvaluationJob(index, data, teacher, model, evaluation, recipe, machine)
     testing.evaluate(job, metrics, scores, gallery)
 
 
@@ -116,9 +116,9 @@ def maps(
 ) -> None:
     """Save all anomaly maps and scores of a test set, for evaluation by other code."""
     from maskrd.engine import anomaly_maps
-    from maskrd.engine.evaluation import Job
+    from maskrd.engine.evaluation import EvaluationJob
 
-    anomaly_maps.write_maps(Job(index, data, teacher, model, evaluation, recipe, machine), output)
+    anomaly_maps.write_maps(EvaluationJob(index, data, teacher, model, evaluation, recipe, machine), output)
 
 
 @command()

@@ -5,7 +5,6 @@ its surroundings. The patterns are generic and don't come from the demo's pictur
 strand) resemble the demo, as everyday things in ImageNet resemble MVTec AD.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import cos, pi
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from maskrd.config.teachers import ARCHITECTURES, VGG, Architecture
 from maskrd.engine.optim import Adam
 from maskrd.layers.resnet import init_weights
-from maskrd.methods.teacher import Teacher, TeacherFile, build_pyramid, save_teacher
+from maskrd.methods.teacher import Teacher, TeacherFile, build_pyramid, save_teacher, tensors_sha256
 
 IMAGES = 6144
 SIDE = 48  # pixels
@@ -218,7 +217,7 @@ def pretrain(
         torch.manual_seed(seed)
         classifier = Classifier(ARCHITECTURES[backbone])
         losses[backbone] = fit(classifier, pictures, steps, backbone)
-        save_teacher(classifier.pyramid, TeacherFile(backbone, state_sha256(classifier.pyramid)), path)
+        save_teacher(classifier.pyramid, TeacherFile(backbone, tensors_sha256(classifier.pyramid.state_dict())), path)
     return losses
 
 
@@ -279,11 +278,3 @@ def level_loss(logits: Tensor, colours: Tensor, images: Tensor, batch: Batch) ->
     )
     colour_error = F.mse_loss(colours, F.avg_pool2d(images, stride))
     return torch.lerp(below, above, share).mean() + COLOUR_WEIGHT * colour_error
-
-
-def state_sha256(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -16,9 +16,8 @@ from maskrd.config.external import SCORES, map_files, maps_folder
 from maskrd.config.settings import Training
 from maskrd.data.index_file import Entry, Index
 from maskrd.data.samples import load_test
-from maskrd.engine.evaluation import Job, load_test_set, wanted_scorer
-from maskrd.engine.inputs import Inputs
-from maskrd.engine.inputs import Job as TrainingJob
+from maskrd.engine.evaluation import EvaluationJob, load_test_set, wanted_scorer
+from maskrd.engine.inputs import Inputs, TrainingJob
 from maskrd.engine.loop import Learned
 from maskrd.engine.scoring import score_text
 from maskrd.errors import MaskrdError
@@ -29,7 +28,7 @@ NAMED = 5  # files in a message
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def write_maps(job: Job, folder: Path) -> None:
+def write_maps(job: EvaluationJob, folder: Path) -> None:
     """The blurred anomaly maps of the test set, float32, and its image scores.
 
     The map of a cropped image gets a margin of its lowest value, so that it covers the whole image. Raises MaskrdError

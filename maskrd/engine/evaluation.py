@@ -14,7 +14,8 @@ from maskrd.data.index_file import Entry, Index
 from maskrd.data.samples import Samples, load_test
 from maskrd.engine.decision import decide, load_held_out
 from maskrd.engine.machine import Machine, code_commit, describe
-from maskrd.engine.scoring import Scorer, load_scorer, read_training, score_text
+from maskrd.engine.model_file import read_training
+from maskrd.engine.scoring import Scorer, load_scorer, score_text
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file, write_csv, write_json
 from maskrd.gallery import Gallery, choose, quantise
@@ -30,7 +31,7 @@ from maskrd.metrics import (
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """Files and settings of one test job, from the command line."""
 
     index: Path
@@ -42,19 +43,19 @@ class Job:
     machine: Machine
 
 
-def wanted_scorer(job: Job) -> Scorer:
+def wanted_scorer(job: EvaluationJob) -> Scorer:
     """The model of a job. Raises MaskrdError if it has another recipe, other data or another teacher."""
     check_model(job, read_training(job.model))
     return load_scorer(job.model, job.teacher, job.evaluation, job.machine)
 
 
-def load_test_set(job: Job) -> Samples:
+def load_test_set(job: EvaluationJob) -> Samples:
     settings, threshold = job.training, job.evaluation.mask_threshold
     samples = load_test(Index.read(job.index), job.data, settings.image_size, job.machine.threads, threshold)
     return samples.cropped(settings.crop)
 
 
-def check_model(job: Job, trained: TrainingRecord) -> None:
+def check_model(job: EvaluationJob, trained: TrainingRecord) -> None:
     """Raises MaskrdError if the model was trained with another recipe, other data or another teacher."""
     differing = compare_settings(trained.recipe, job.training.model_dump(mode="json"))
     if differing:
@@ -67,7 +68,7 @@ def check_model(job: Job, trained: TrainingRecord) -> None:
             )
 
 
-def evaluate(job: Job, metrics: Path, scores: Path, gallery: Path) -> None:
+def evaluate(job: EvaluationJob, metrics: Path, scores: Path, gallery: Path) -> None:
     """Score the test set. Write metrics.json, scores.csv (image, defect, score) and the gallery of a few images.
 
     Metrics are in [0, 1]; those of pixels are null without masks. `decision` is null if the training held no image out.
@@ -118,7 +119,7 @@ def image_name(entry: Entry) -> str:
     return entry.image if entry.record is None else f"{entry.image}#{entry.record}"
 
 
-def evaluation_record(job: Job, device: torch.device, images: int, seconds: float) -> EvaluationRecord:
+def evaluation_record(job: EvaluationJob, device: torch.device, images: int, seconds: float) -> EvaluationRecord:
     """The record of this test."""
     return EvaluationRecord(
         recipe=job.evaluation,

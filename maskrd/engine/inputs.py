@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """Files and settings of one training job, from the command line."""
 
     index: Path
@@ -71,7 +71,7 @@ class Inputs:
     weights_sha256: str
 
 
-def load_inputs(job: Job, precision: str | None = None) -> Inputs:
+def load_inputs(job: TrainingJob, precision: str | None = None) -> Inputs:
     """Read the index, the teacher and the images of a training, and build the untrained method.
 
     `precision`: that of the saved state to continue from. If None, the machine decides what `auto` means.

@@ -25,7 +25,8 @@ from maskrd.data.images import load_image
 from maskrd.data.samples import Samples
 from maskrd.engine.decision import choose_threshold
 from maskrd.engine.machine import Machine
-from maskrd.engine.scoring import BATCH_SIZE, Scorer, load_scorer, read_training, score_text
+from maskrd.engine.model_file import read_training
+from maskrd.engine.scoring import BATCH_SIZE, Scorer, load_scorer, score_text
 from maskrd.errors import MaskrdError
 from maskrd.files import naming_errors, sha256_file, write_csv, write_json
 from maskrd.gallery import read_range

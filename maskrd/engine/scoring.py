@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from maskrd.config.record import TrainingRecord
 from maskrd.config.settings import Evaluation, Training
 from maskrd.engine.machine import Machine, autocast, explain_out_of_memory
-from maskrd.errors import MaskrdError, describe_fault
+from maskrd.engine.model_file import read_tensors, read_training
+from maskrd.errors import MaskrdError
 from maskrd.methods import build_method
 from maskrd.methods.base import Method, OnePassMethod, gaussian_blur
 from maskrd.methods.external import External
@@ -28,19 +27,6 @@ BATCH_SIZE = 16
 def score_text(score: float) -> str:
     """A score as text for scores.csv, with all meaningful digits of a float32."""
     return f"{score:.7g}"
-
-
-def read_training(model: Path) -> TrainingRecord:
-    """The record of training in a model file. Raises MaskrdError if there is none, or not one of this pipeline."""
-    if not model.is_file():
-        raise MaskrdError(f"{model}: no such file. Name the model.safetensors of a trained model.")
-    try:
-        with safe_open(model, framework="pt") as file:
-            return TrainingRecord.model_validate_json(file.metadata()["model"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        remedy = "If it was one, delete it, and Snakemake trains it again."
-        reason = describe_fault(error)
-        raise MaskrdError(f"{model}: not a model.safetensors of this pipeline ({reason}). {remedy}") from None
 
 
 @dataclass(frozen=True)
@@ -105,14 +91,14 @@ class Scorer:
 def load_scorer(model: Path, teacher: Path, evaluation: Evaluation, machine: Machine) -> Scorer:
     """The method of a model file with its teacher, on the machine's device.
 
-    Raises MaskrdError for files that this pipeline didn't write.
+    Raises MaskrdError for files that this pipeline didn't write, and for tensors that changed since.
     """
     settings = read_training(model).recipe
     device = machine.claim()
     with explain_out_of_memory(""):
         method = build_method(settings, load_teacher(teacher, settings.normalize)[0].to(device))
     try:
-        method.load_state_dict(load_file(model))
+        method.load_state_dict(read_tensors(model))
     except (SafetensorError, RuntimeError) as error:
         raise unfit_weights(str(model), error) from None
     with explain_out_of_memory(""):

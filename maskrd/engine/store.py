@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,10 +55,13 @@ def identity(
 
 
 class Stored:
-    """The folder of one training in a store. Only files named in `FILES` are ever written or removed there."""
+    """The folder of one training in a store. Only files named in `FILES` are ever written or removed there.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `identity`: that of the training, for a job that may train it; None for what was merely found in the store.
+    """
+
+    def __init__(self, folder: Path, identity: dict | None = None) -> None:
+        self.folder, self.identity = folder, identity
         self.model, self.history = folder / WEIGHTS, folder / HISTORY
 
     @property
@@ -67,15 +70,16 @@ class Stored:
 
     @classmethod
     def of(cls, store: Path, wanted: dict) -> "Stored":
-        """The folder for an `identity`, made where it isn't there yet."""
-        stored = cls(store / sha256_json(wanted))
-        if stored.read(IDENTITY) != wanted:
-            write_json(stored.folder / IDENTITY, wanted)
-        return stored
+        """The place of a training with the `identity` `wanted`. Nothing is written before `locked`."""
+        return cls(store / sha256_json(wanted), wanted)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Have the training to oneself; wait while another run works on it. A killed run holds no lock."""
+        """Have the training to oneself; wait while another run works on it. A killed run holds no lock.
+
+        The folder is made where it isn't there, with the identity in it. Before the lock is held, `maskrd prune` may
+        remove both.
+        """
         lock = FileLock(self.folder / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -83,6 +87,8 @@ class Stored:
             logger.info("Another run trains this model at this moment (%s); waiting for it.", self.folder)
             lock.acquire(poll_interval=POLL)
         try:
+            if self.identity is not None and self.read(IDENTITY) != self.identity:
+                write_json(self.folder / IDENTITY, self.identity)
             yield
         finally:
             lock.release()
@@ -164,8 +170,12 @@ class Stored:
         return written + [path for found in halves for path in found]
 
     def size(self) -> int:
-        """Bytes."""
-        return sum(path.stat().st_size for path in self.files())
+        """Bytes. A running training may remove a file meanwhile, which then counts as nothing."""
+        total = 0
+        for path in self.files():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def remove(self, names: tuple[str, ...] = FILES) -> None:
         """Remove these files, and the folder if it is empty then."""

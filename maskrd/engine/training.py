@@ -8,19 +8,18 @@ import logging
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from maskrd.config.record import TrainingRecord
 from maskrd.engine.anomaly_maps import keep_maps
-from maskrd.engine.inputs import Inputs, Job, load_inputs
+from maskrd.engine.inputs import Inputs, TrainingJob, load_inputs
 from maskrd.engine.interruption import stop_on_signals
 from maskrd.engine.loop import Learned, Trainer
 from maskrd.engine.machine import code_commit, describe, explain_out_of_memory
+from maskrd.engine.model_file import write_model
 from maskrd.engine.one_pass import learn_in_one_pass
 from maskrd.engine.state import StateFolder
-from maskrd.engine.store import IDENTITY, Stored, write_history
+from maskrd.engine.store import Stored, write_history
 from maskrd.errors import MaskrdError
-from maskrd.files import atomic_path
 from maskrd.methods.base import OnePassMethod
 from maskrd.methods.external import External
 from maskrd.methods.from_file import errors_of_file
@@ -30,19 +29,20 @@ logger = logging.getLogger(__name__)
 LEAK = "the checkpoint was chosen on the test images"
 
 
-def train(job: Job) -> None:
+def train(job: TrainingJob, stored: Stored | None = None) -> None:
     """Write a job's model: the stored one if it is finished, otherwise a new one. Continues an interrupted training.
 
+    `stored`: `job.stored`, from a caller that has it already. To find it, index and teacher are read.
     Raises MaskrdError for errors that the user can correct, and Interrupted after SIGINT, SIGTERM or SIGHUP.
     """
-    stored = job.stored
+    stored = stored or job.stored
     with stored.locked():
         if not stored.find(job.model, job.history, job.keep_weights):  # another run may have finished it
             train_stored(job, stored)
             stored.deliver(job.model, job.history, job.keep_weights)
 
 
-def train_stored(job: Job, stored: Stored) -> None:
+def train_stored(job: TrainingJob, stored: Stored) -> None:
     """Train a model into its folder of the store."""
     states = StateFolder(stored.folder, job.state_minutes * 60)
     state = states.load()
@@ -82,7 +82,7 @@ def restore(trainer: Trainer, state: dict, path: Path) -> None:
 
 def write(inputs: Inputs, learned: Learned, stored: Stored) -> None:
     """Write the finished model with its record, and its training curve."""
-    known = stored.read(IDENTITY)
+    known = stored.identity
     record = TrainingRecord(
         **{key: known[key] for key in ("dataset", "category", "seed", "data_sha256", "teacher_sha256")},
         identity=stored.digest,
@@ -101,8 +101,7 @@ def write(inputs: Inputs, learned: Learned, stored: Stored) -> None:
     tensors = {name: tensor.contiguous().cpu() for name, tensor in learned.weights.items()}
     try:
         write_history(stored.history, learned.history)
-        with atomic_path(stored.model) as temporary:
-            save_file(tensors, temporary, metadata={"model": record.model_dump_json()})
+        write_model(stored.model, tensors, record)
         stored.finish()
     except (OSError, SafetensorError) as error:
         raise MaskrdError(

@@ -9,7 +9,7 @@ from maskrd.config.experiment import Experiment
 from maskrd.config.files import Files
 from maskrd.config.settings import Model
 from maskrd.engine.store import FINISHED, IDENTITY, PROGRESS, Stored, identity, stored_trainings
-from maskrd.files import sha256_file, sha256_json
+from maskrd.files import sha256_file
 
 NAMING = ("dataset", "category", "seed", "recipe")  # the part of an identity that needs no file
 
@@ -30,8 +30,7 @@ def find_stored(experiment: Experiment, models: list[Model]) -> dict[Model, Stor
         found[model] = None
         if index.exists() and teacher.exists():
             recipe = experiment.recipe(model.dataset, model.variant).training
-            wanted = identity(recipe, model.seed, index, teacher, digest)
-            found[model] = Stored(files.store / sha256_json(wanted))
+            found[model] = Stored.of(files.store, identity(recipe, model.seed, index, teacher, digest))
     return found
 
 

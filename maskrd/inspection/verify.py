@@ -9,7 +9,7 @@ from maskrd.config.experiment import Experiment
 from maskrd.config.files import METRICS, WEIGHTS, Files
 from maskrd.config.record import METRICS as METRIC_NAMES
 from maskrd.config.record import Record, read_record
-from maskrd.engine.evaluation import Job, evaluate
+from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.machine import Machine
 from maskrd.errors import MaskrdError
 from maskrd.files import sha256_file
@@ -60,7 +60,7 @@ def verify_model(folder: Path, experiment: Experiment, machine: Machine) -> Veri
     return Verification(folder, {name: pair for name, pair in pairs.items() if None not in pair})
 
 
-def _job(folder: Path, record: Record, experiment: Experiment, machine: Machine) -> Job:
+def _job(folder: Path, record: Record, experiment: Experiment, machine: Machine) -> EvaluationJob:
     files, training = Files(experiment), record.training
     if training.dataset not in experiment.datasets:
         raise MaskrdError(
@@ -73,4 +73,6 @@ def _job(folder: Path, record: Record, experiment: Experiment, machine: Machine)
         command = f"snakemake --cores 2 {' '.join(missing)}"
         raise MaskrdError(f"{folder}: testing it needs {' and '.join(missing)}. Run `{command}` first.")
     data = files.data(training.dataset)
-    return Job(needed[0], data, needed[1], folder / WEIGHTS, record.evaluation.recipe, training.recipe, machine)
+    return EvaluationJob(
+        needed[0], data, needed[1], folder / WEIGHTS, record.evaluation.recipe, training.recipe, machine
+    )

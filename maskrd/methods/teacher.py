@@ -4,7 +4,9 @@ One rule checks a teacher against timm and writes it to a file. All other jobs l
 importing timm and torchvision takes seconds.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,6 +96,15 @@ def save_teacher(pyramid: FeaturePyramid | VGGPyramid, description: TeacherFile,
     state = {name: tensor.contiguous() for name, tensor in pyramid.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"teacher": json.dumps(asdict(description))})
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The digest of the names and values of tensors on the host."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())  # numpy has no bfloat16
+    return digest.hexdigest()
 
 
 def export_teacher(backbone: str, weights: Path, output: Path) -> None:

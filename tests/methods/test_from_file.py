@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskrd.config.load import parse_experiment
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import evaluate
+from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train
 from maskrd.errors import MaskrdError

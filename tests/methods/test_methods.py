@@ -8,8 +8,7 @@ import torch
 from maskrd.config.methods import METHODS
 from maskrd.config.settings import Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import evaluate
+from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.machine import Machine
 from maskrd.engine.optim import build_optimizer
 from maskrd.engine.training import train

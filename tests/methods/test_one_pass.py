@@ -11,8 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from maskrd.config.load import parse_experiment
 from maskrd.config.teachers import ARCHITECTURES
-from maskrd.engine.evaluation import Job as EvaluationJob
-from maskrd.engine.evaluation import load_test_set, wanted_scorer
+from maskrd.engine.evaluation import EvaluationJob, load_test_set, wanted_scorer
 from maskrd.engine.machine import Machine
 from maskrd.engine.scoring import load_scorer
 from maskrd.engine.training import train
@@ -186,7 +185,7 @@ def test_learned_tensors_of_another_shape_are_refused(training_job, evaluation, 
     job = training_job(method=method)
     train(job)
     with safe_open(job.model, "pt") as file:
-        description = file.metadata()
+        description = {"model": file.metadata()["model"]}  # as in earlier versions, without a digest of the tensors
     save_file({**load_file(job.model), name: torch.zeros(shape)}, job.model, metadata=description)
     with pytest.raises(MaskrdError, match=r"model\.safetensors: its weights don't fit its recipe"):
         load_scorer(job.model, job.teacher, evaluation(), Machine("cpu"))
