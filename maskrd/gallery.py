@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from maskrd.arrays import Form, read_arrays
+from maskrd.colors import scaled
 from maskrd.config.settings import SHOWN_IMAGES
 from maskrd.data.index_file import GOOD
 from maskrd.errors import MaskrdError
@@ -107,8 +108,7 @@ def decode(jpeg: np.ndarray) -> np.ndarray:
 
 def quantise(maps: np.ndarray, low: float, high: float) -> np.ndarray:
     """Anomaly maps as uint8: `low` is 0, `high` is 255."""
-    share = (maps - low) / max(high - low, np.finfo(np.float32).tiny)
-    return (255 * share.clip(0, 1)).round().astype(np.uint8)
+    return (255 * scaled(maps, low, high).clip(0, 1)).round().astype(np.uint8)
 
 
 def take_turns(defects: Sequence[str], count: int) -> list[int]:

@@ -42,6 +42,13 @@ def run_verify(sent: Path) -> str:
     return f"{result.output}{result.exception or ''}"
 
 
+def test_a_person_does_not_wait_for_a_gpu_for_ever(sent: Path, monkeypatch) -> None:
+    machines = []
+    monkeypatch.setattr("maskrd.inspection.verify.verify_models", lambda *given: machines.append(given[2]) or [])
+    run_verify(sent)
+    assert machines[0].patience == 30
+
+
 def test_a_model_gives_the_numbers_of_its_record(sent: Path) -> None:
     files = {path: path.read_bytes() for path in sent.iterdir()}
     assert f"{sent}: as recorded; largest difference 0 points" in run_verify(sent)

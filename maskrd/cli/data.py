@@ -41,7 +41,7 @@ def unpack(
     output: Output,
 ) -> None:
     """Verify and unpack a dataset's archive, count its files, and write a small JSON file when done."""
-    from maskrd.files import sha256_file, write_json
+    from maskrd.files import write_json
     from maskrd.sources.published import record, verify
     from maskrd.sources.registry import load_sources
     from maskrd.sources.unpack import unpack as extract
@@ -57,7 +57,7 @@ def unpack(
         expected=entry.expected,
     )
     record(entry, archive, lock)
-    write_json(output, {"source": source, "archive_sha256": sha256_file(archive)})
+    write_json(output, {"source": source})
 
 
 @command()

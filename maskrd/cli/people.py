@@ -165,6 +165,7 @@ def verify(
     from maskrd.inspection.verify import verify_models
 
     differing = 0
+    machine = replace(machine, patience=PATIENCE)
     for model in verify_models(models, load_experiment(configfile or ()), machine):
         points = 100 * model.difference
         differing += points > tolerance

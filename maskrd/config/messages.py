@@ -33,7 +33,7 @@ def unknown_word(word: str, known: Iterable[str]) -> str:
     return f"unknown {word!r}. {hint}"
 
 
-def explain(error: ValidationError, section: type[BaseModel], where: str) -> str:
+def describe_wrong_keys(error: ValidationError, section: type[BaseModel], where: str) -> str:
     """One line for each wrong key of a configuration."""
     lines = []
     for item in error.errors():

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from maskrd.config.messages import explain, unknown_word
+from maskrd.config.messages import describe_wrong_keys, unknown_word
 from maskrd.config.teachers import ARCHITECTURES
 from maskrd.data.registry import LAYOUTS
 from maskrd.errors import MaskrdError
@@ -128,7 +128,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise MaskrdError(explain(error, cls, where)) from None
+            raise MaskrdError(describe_wrong_keys(error, cls, where)) from None
 
     @classmethod
     def read(cls, where: str, values: dict[str, Any]) -> Self:
@@ -136,7 +136,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise MaskrdError(explain(error, cls, where)) from None
+            raise MaskrdError(describe_wrong_keys(error, cls, where)) from None
 
 
 def canonical_json(section: Section) -> str:

@@ -1,6 +1,5 @@
 """Has a folder of images changed? Asked while the workflow is planned, so nothing heavy is imported."""
 
-import hashlib
 import json
 import os
 import sys
@@ -9,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from maskrd.errors import MaskrdError
-from maskrd.files import parse_json, sha256_file, write_text
+from maskrd.files import parse_json, sha256_file, sha256_json, write_text
 
 HIDDEN = (".", "@")  # folders of systems and tools: .ipynb_checkpoints, @eaDir
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -45,8 +44,8 @@ def content_digest(folder: Path, memory: Path) -> str:
         fault = find_fault(folder, [name for name in unread if found[name] != remembered.get(name)])
         if fault:
             print(f"{fault} Until you do, {folder} counts as unchanged since it was indexed.", file=sys.stderr)
-            return summarize(remembered)
-    return summarize(found)
+            return sha256_json(remembered)
+    return sha256_json(found)
 
 
 def find_fault(folder: Path, names: Iterable[str]) -> str | None:
@@ -74,7 +73,7 @@ def is_folder(path: Path) -> bool:
 def remembered_digest(memory: Path) -> str:
     """What `content_digest` was when the folder was indexed, or "absent" if it never was."""
     known = recall(memory)
-    return summarize({name: digest for name, (_, _, digest) in known.items()}) if known else "absent"
+    return sha256_json({name: digest for name, (_, _, digest) in known.items()}) if known else "absent"
 
 
 @cache
@@ -153,7 +152,3 @@ def size_and_date(path: Path) -> tuple[int, int] | None:
 
 def is_read(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in READ_SUFFIXES
-
-
-def summarize(digests: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -57,7 +57,7 @@ def claim_slot(devices: Sequence[str], jobs: int, folder: Path, patience: float 
 
 def take_least_busy(slots: list[list[FileLock]]) -> tuple[int, FileLock] | None:
     """Lock one slot of the device with the most free slots. None if no slot is free."""
-    free = [[lock for lock in locks if acquired(lock)] for locks in slots]
+    free = [[lock for lock in locks if try_to_lock(lock)] for locks in slots]
     position = max(range(len(free)), key=lambda k: len(free[k]))
     kept = free[position][:1]
     for locks in free:
@@ -67,7 +67,7 @@ def take_least_busy(slots: list[list[FileLock]]) -> tuple[int, FileLock] | None:
     return (position, kept[0]) if kept else None
 
 
-def acquired(lock: FileLock) -> bool:
+def try_to_lock(lock: FileLock) -> bool:
     with suppress(Timeout):
         lock.acquire(blocking=False)
     return lock.is_locked

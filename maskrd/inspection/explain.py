@@ -27,14 +27,15 @@ def find_models(experiment: Experiment, name: str, cell: Sequence[str]) -> list[
     models = list(experiment.view(name).models())
     for word in cell:
         if word != "mean":
-            chosen = [model for model in models if word in _words(model)]
+            chosen = [model for model in models if word in _names_in_path(model)]
             if not chosen:
-                raise MaskrdError(unknown_key(name, word, sorted({known for m in models for known in _words(m)})))
+                known = {part for model in models for part in _names_in_path(model)}
+                raise MaskrdError(unknown_key(name, word, sorted(known)))
             models = chosen
     return models
 
 
-def _words(model: Model) -> tuple[str, ...]:
+def _names_in_path(model: Model) -> tuple[str, ...]:
     return tuple(model.path.split("/")[1:])
 
 

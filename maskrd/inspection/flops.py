@@ -65,14 +65,14 @@ def network_cost(settings: Training, evaluation: Evaluation, backbone: str) -> N
         teacher = Teacher(ARCHITECTURES[backbone], settings.normalize)
         method = build_method(settings, teacher)
         images = torch.empty(BATCH, 3, size, size, dtype=torch.uint8)
-        features, teacher_flops = counted(lambda: teacher(images))
+        features, teacher_flops = count_flops(lambda: teacher(images))
         saved: dict[int, int] = {}
         step_flops, test_flops = 0, teacher_flops
         if not isinstance(method, OnePassMethod):
             with remember_saved(saved):
-                _, step_flops = counted(lambda: method.train().loss(images, features).backward())
+                _, step_flops = count_flops(lambda: method.train().loss(images, features).backward())
             with torch.no_grad():
-                _, test_flops = counted(lambda: method.eval().maps_and_scores(images, evaluation))
+                _, test_flops = count_flops(lambda: method.eval().maps_and_scores(images, evaluation))
     return NetworkCost(
         teacher_flops=teacher_flops / BATCH,
         step_flops=step_flops / BATCH,
@@ -100,7 +100,7 @@ class FlopCounter(TorchDispatchMode):
         return result
 
 
-def counted(call: Callable[[], T]) -> tuple[T, int]:
+def count_flops(call: Callable[[], T]) -> tuple[T, int]:
     """What the call returns, and its FLOPs."""
     with FlopCounter() as counter:
         result = call()

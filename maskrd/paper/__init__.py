@@ -1,4 +1,4 @@
-"""What the paper prints: Tables 1-7 as data (`tables`), their arithmetic (`audit`), its statements (`claims`)."""
+"""What the paper reports: Tables 1-7 as data (`tables`), their arithmetic (`audit`), its statements (`claims`)."""
 
 from maskrd.paper.tables import (
     MEAN,

@@ -1,4 +1,4 @@
-"""Do the means that the paper prints (Tables 1-3) follow from the entries above them?"""
+"""Do the means that the paper reports (Tables 1-3) follow from the entries above them?"""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -80,7 +80,7 @@ def _audit(table: str, method: str, metric: str, column: dict[str, Decimal]) -> 
 
 def _arithmetic(entries: Sequence[Decimal], mean: Decimal, recomputed: Decimal) -> str | None:
     entry_unit = min(_unit(entry) for entry in entries)
-    # The print drops trailing zeros: a mean of "84" below entries with a decimal place means 84.0.
+    # The paper drops trailing zeros: a mean of "84" below entries with a decimal place means 84.0.
     mean_unit = min(entry_unit, _unit(mean))
     difference = recomputed - mean
     if abs(difference) <= mean_unit / 2:

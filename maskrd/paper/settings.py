@@ -22,7 +22,7 @@ class Question:
 
     `backbone` None is the configured one; `paper_backbone`, `settings` (values), `given` (neither null nor 0) and
     `evaluation` are what the reported number stands for. `metric` answers it, unless `unlike` says why nothing does.
-    `doubt`: what print leaves open of the row; `other_reading` its number if it is another row.
+    `doubt`: what the paper leaves open about the row. `other_reading`: the number if the row is another one.
     """
 
     cell: ReportedValue
@@ -54,7 +54,7 @@ def paper_categories(dataset: str) -> tuple[str, ...]:
 
 
 def questions() -> Iterator[Question]:
-    """Every reported number of the paper's method and of the baselines that the project can train, in print's order."""
+    """Every reported number of the paper's method and of the baselines that we can train, in the paper's order."""
     for table in TABLES:
         for cell in reported_values(table):
             known = _content()["methods"].get(cell.method, {}).get(dataset_of(table))

@@ -59,7 +59,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Erratum:
-    """Something wrong or unclear in print; the fields are explained at the head of errata.yaml."""
+    """Something wrong or unclear in the paper; the fields are explained at the head of errata.yaml."""
 
     id: str
     table: str | None
@@ -101,7 +101,7 @@ def number(text: str) -> float | None:
 
 
 def round_as_reported(value: float, decimals: int = 1) -> Decimal:
-    """Rounded as in print, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
+    """Rounded as in the paper, halves up: binary rounding would turn a mean of 99.55 into 99.5."""
     return Decimal(str(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
 
 

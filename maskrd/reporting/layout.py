@@ -18,7 +18,7 @@ from maskrd.reporting.naming import backbone_name, row_name, variant_name
 
 REPORTED, REPRODUCED, MEASURED = "reported", "reproduced", "measured"
 DASH = "-"
-Speed = Mapping[str, Mapping[str, float]]
+Rates = Mapping[str, Mapping[str, float]]  # frames per second, by variant and batch size
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Layout:
         return [(block, list(members)) for (block, _), members in grouped]
 
 
-def build_layout(view: View, metrics: pd.DataFrame, speed: Speed | None = None) -> Layout:
-    """Lay out a table; `metrics` is what `read_metrics` returns, `speed` is by variant and batch size.
+def build_layout(view: View, metrics: pd.DataFrame, speed: Rates | None = None) -> Layout:
+    """Lay out a table; `metrics` is what `read_metrics` returns.
 
     Numbers are ranked as shown, and equal numbers share a rank (after two best there is no second). With rows of
     categories, a row ranks reported and reproduced numbers together. With rows of variants or backbones, each column is
@@ -206,7 +206,7 @@ def labelled(variant: str, leaking: Sequence[str]) -> str:
     return f"{variant_name(variant)} [leak]" if variant in leaking else variant_name(variant)
 
 
-def _line_layout(view: View, metrics: pd.DataFrame, speed: Speed) -> Layout:
+def _line_layout(view: View, metrics: pd.DataFrame, speed: Rates) -> Layout:
     """One line for each variant or backbone; reported and reproduced side by side for each metric."""
     kind = view.spec.rows.removesuffix("s")
     lines = view.backbones if kind == "backbone" else view.spec.variants
@@ -245,7 +245,7 @@ def _line_layout(view: View, metrics: pd.DataFrame, speed: Speed) -> Layout:
     )
 
 
-def _cost_columns(view: View, metrics: pd.DataFrame, speed: Speed) -> dict[Column, list[Cell]]:
+def _cost_columns(view: View, metrics: pd.DataFrame, speed: Rates) -> dict[Column, list[Cell]]:
     """Means over the models of a variant, and frames per second; not ranked, since they depend on the machine."""
     variants = view.spec.variants
     means = metrics.groupby("variant")[list(COSTS)].mean()

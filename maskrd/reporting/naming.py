@@ -53,7 +53,7 @@ def variant_name(variant: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """The paper's AUROC_AD, AUROC_AL and PRO; what the paper doesn't print in words."""
+    """The paper's AUROC_AD, AUROC_AL and PRO; in words what the paper doesn't report."""
     if metric.startswith("frames_per_second_"):
         return f"Frames/s, batch {metric.rpartition('_')[2]}"
     return labels().metrics.get(metric) or METRICS[metric]

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from markupsafe import Markup, escape
 
-from maskrd.config.files import METRICS
+from maskrd.config.files import HISTORY, METRICS
 from maskrd.config.record import Record
 from maskrd.config.settings import Model
 from maskrd.data.registry import is_generated
@@ -60,7 +60,7 @@ def write_report(
     rows = verdicts(models, backbone, seeds)
     pages = files.folder / "models"
     for page in pages.glob(ANY_PAGE):  # of models that may be gone
-        page.unlink()
+        page.unlink(missing_ok=True)  # another run may write the same report
     write_model_pages(models, records, pages)
     claims = judged_claims(rows, models, backbone, seeds)
     text = markdown_html(markdown(rows, plot_uri(rows), claims))
@@ -152,7 +152,8 @@ def _model_tables(records: Mapping[Model, Record], titles: Mapping[str, str]) ->
     pieces = []
     for (dataset, variant, backbone), models in groups.items():
         title = f"{variant_name(variant)}, {backbone_name(backbone)}, {titles.get(dataset, dataset)}"
-        shown = [key for key in records[models[0]].percentages if any(records[m].percentages[key] for m in models)]
+        found = [records[model].percentages for model in models]
+        shown = [key for key in found[0] if any(values[key] is not None for values in found)]
         lines = [
             (row_name(model.category), model.seed, f"models/{page_name(model)}", _numbers(records[model], shown))
             for model in models
@@ -172,7 +173,7 @@ def write_model_pages(models: Path, records: Mapping[Model, Record], pages: Path
     # Variants that differ only in evaluation share weights; the training curve is in the folder of one of them.
     trained: dict[str, Path] = {}
     for model, record in records.items():
-        if (models / model.path / "history.csv").exists():
+        if (models / model.path / HISTORY).exists():
             trained[record.evaluation.model_sha256] = models / model.path
     for model, record in records.items():
         tested = read_tested(models / model.path, trained.get(record.evaluation.model_sha256))
