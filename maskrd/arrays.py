@@ -36,5 +36,5 @@ def read_arrays(
         return arrays
     except FileNotFoundError:
         raise MaskrdError(f"{path}: missing. Ask Snakemake for it.") from None
-    except Exception as error:  # of nearly every type: what readers of zips and of numpy's headers do
+    except Exception as error:  # readers of zips and of numpy's headers raise nearly every type
         raise MaskrdError(f"{path}: not anomaly maps of this pipeline ({error}). Delete it to make it again.") from None

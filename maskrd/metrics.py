@@ -1,17 +1,17 @@
 """Image and pixel metrics of anomaly detection: exact AUROC, AP, greatest F1 and AUPRO, and other codes' PRO.
 
-PRO is the per-region overlap (Bergmann et al., "Uninformed Students", CVPR 2020, and "The MVTec Anomaly
-Detection Dataset", IJCV 2021): at a threshold, the fraction of each connected defect region that is found,
-averaged over the regions of the whole test set. AUPRO is the area under PRO against the false positive rate
-(FPR) up to a limit, divided by that limit.
+PRO is the per-region overlap (Bergmann et al., "Uninformed Students", CVPR 2020, and "The MVTec Anomaly Detection
+Dataset", IJCV 2021). At a threshold, it is the fraction of each connected defect region that is found, averaged over
+the regions of the whole test set. AUPRO is the area under the curve of PRO against the false positive rate (FPR) up to
+a limit, divided by that limit.
 
-Published PRO values don't all follow that definition, so its two common relatives are here too, under their
-own names: `pro_per_image` is what RD4AD's evaluation prints, `pro_pooled_thresholds` the usual approximation,
-`pro_rescaled` what STPM's evaluation prints.
+Not all published PRO values follow that definition. So three relatives of it are here, under names of their own:
+`pro_per_image` is what RD4AD's evaluation computes, `pro_rescaled` what STPM's computes, and `pro_pooled_thresholds` is
+the usual approximation.
 
-Everywhere below `masks` is bool (N, H, W), true on defects, `maps` is float (N, H, W), higher meaning more
-anomalous, in any unit, and a region is an 8-connected set of defect pixels of one image. All functions raise
-ValueError for shapes that differ, masks that aren't bool, maps that aren't finite, or a limit outside (0, 1].
+In all functions, `masks` is bool (N, H, W), true on defects. `maps` is float (N, H, W) in any unit; higher is more
+anomalous. A region is an 8-connected set of defect pixels in one image. All functions raise ValueError for shapes that
+differ, masks that aren't bool, maps that aren't finite, and a limit outside (0, 1].
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 @dataclass(frozen=True)
 class PixelMetrics:
-    """All in [0, 1]; None where the test set has no defect pixel or no normal pixel."""
+    """All in [0, 1]. None if the test set has no defect pixel, or no normal pixel."""
 
     auroc: float | None = None
     ap: float | None = None
@@ -39,11 +39,11 @@ class PixelMetrics:
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Summaries of a precision-recall curve, both in [0, 1]; None where only one class is present.
+    """Summaries of a precision-recall curve, both in [0, 1]. None if only one class is present.
 
-    Every distinct score is a threshold, and what reaches it counts as found. `ap`, the average precision, is the
-    mean precision at the scores of the positives: each step in recall times the precision after it, as scikit-learn
-    has it. `f1max` is the greatest F1, the harmonic mean of precision and recall, over all thresholds.
+    Every distinct score is a threshold. Scores at or above it count as found. `ap`, the average precision, is the mean
+    precision at the scores of the positives, as in scikit-learn: the sum of each step in recall times the precision
+    after it. `f1max` is the greatest F1 over all thresholds. F1 is the harmonic mean of precision and recall.
     """
 
     ap: float | None = None
@@ -51,16 +51,16 @@ class PrecisionRecall:
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Area under the ROC curve, a tie counting half; in [0, 1], None when only one class is present.
+    """Area under the ROC curve, in [0, 1]. A tie counts half. None if only one class is present.
 
-    `labels` (0 or 1) and `scores` have one shape, whatever it is. Raises ValueError if the shapes differ, a
-    label is neither 0 nor 1, or a score isn't finite.
+    `labels` (0 or 1) and `scores` may have any shape, but both the same. Raises ValueError if the shapes differ, if a
+    label is neither 0 nor 1, and if a score isn't finite.
     """
     positives, negatives = _split(labels, scores)
     if not positives.size or not negatives.size:
         return None
     if positives.size > negatives.size:
-        # Reversing classes and order keeps the area. Sorting many scores is cheaper than searching for many.
+        # Reversing both classes and order keeps the area. Sorting many scores is cheaper than searching for many.
         positives, negatives = -negatives, -positives
     positives.sort()
     negatives.sort()
@@ -68,7 +68,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
 
 
 def precision_recall(labels: ArrayLike, scores: ArrayLike) -> PrecisionRecall:
-    """AP and the greatest F1 of `scores`; arguments and errors are those of `auroc`."""
+    """AP and the greatest F1 of `scores`. Arguments and errors are those of `auroc`."""
     positives, negatives = _split(labels, scores)
     if not positives.size or not negatives.size:
         return PrecisionRecall()
@@ -80,9 +80,9 @@ def precision_recall(labels: ArrayLike, scores: ArrayLike) -> PrecisionRecall:
 def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> PixelMetrics:
     """Exact AUROC, AP, greatest F1 and AUPRO over all pixels of a test set, from one sort of the normal pixels.
 
-    Every distinct score is a threshold, consecutive points of a curve are joined by straight lines, and the
-    PRO curve is interpolated at the FPR `limit`. AP and F1 are those of `PrecisionRecall`. Needs about as much
-    memory again as `maps` takes, and some 60 bytes for each defective pixel.
+    Every distinct score is a threshold. Straight lines join the points of the ROC and PRO curves, and the PRO curve is
+    interpolated at the FPR `limit`. AP and F1 are those of `PrecisionRecall`. The memory needed is about that of `maps`
+    once more, and some 60 bytes for each defect pixel.
     """
     masks, maps = _checked(masks, maps, limit)
     scores, negatives = maps[masks], maps[~masks]
@@ -94,8 +94,9 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -
     below, not_above = _ranks(scores, negatives)
     curve = _precision_recall(scores, below, negatives.size)
 
-    # In units of the limit: the FPR at which the falling threshold reaches a defect pixel, and how much FPR
-    # the normal pixels of the same score add; over that stretch the pixel counts in proportion.
+    # The falling threshold reaches a defect pixel at some FPR. From there to the limit the pixel is found: over the share
+    # `covered` of the FPR axis. Normal pixels of the same score add the share `ramp` to the FPR, and along this ramp the
+    # pixel counts in proportion.
     scale = limit * negatives.size
     covered = np.maximum(1 - (negatives.size - not_above) / scale, 0)
     ramp = (not_above - below) / scale
@@ -105,9 +106,9 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -
 
     regions = _regions(masks)[order]
     # Summing each region before dividing by its size makes a perfect result exactly 1.
-    aupro_value = (np.bincount(regions, weights=area) / np.bincount(regions)).mean()
-    area = _auroc_from_ranks(below, not_above, negatives.size)
-    return PixelMetrics(area, curve.ap, curve.f1max, float(aupro_value))
+    pro_area = (np.bincount(regions, weights=area) / np.bincount(regions)).mean()
+    roc_area = _auroc_from_ranks(below, not_above, negatives.size)
+    return PixelMetrics(roc_area, curve.ap, curve.f1max, float(pro_area))
 
 
 def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> float | None:
@@ -116,9 +117,10 @@ def aupro(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -> float 
 
 
 def pro_curve(masks: ArrayLike, maps: ArrayLike, points: int = 100, limit: float = FPR_LIMIT) -> NDArray | None:
-    """FPR, evenly spaced from 0 to `limit`, and PRO there: float (2, points), for drawing. None without either class.
+    """A PRO curve for drawing, float (2, points): FPR, evenly spaced from 0 to `limit`, and PRO at each.
 
-    A region's pixels are found where they aren't below the threshold, the normal pixels' quantile.
+    The threshold for an FPR is a quantile of the normal pixels' scores. Defect pixels at or above it are found. None if
+    there are no defect pixels, or no normal ones.
     """
     masks, maps = _checked(masks, maps, limit)
     scores, negatives = maps[masks], maps[~masks]
@@ -137,14 +139,14 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike, points: int = 100, limit: float
 def pro_per_image(
     masks: ArrayLike, maps: ArrayLike, thresholds: int = THRESHOLDS, limit: float = FPR_LIMIT
 ) -> float | None:
-    """RD4AD's PRO: that of `pro_pooled_thresholds` for each defective image alone, then the mean over images.
+    """RD4AD's PRO: `pro_pooled_thresholds` of each defective image alone, then the mean over these images.
 
-    It is not the standard quantity: it sees no normal image, sets thresholds and FPR again for every image, and
-    gives an image the same weight whether it has one region or many. Source: `test.py` of the code published
-    with Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022.
+    It is not the standard quantity. It never looks at normal images, every image has its own thresholds and FPR, and an
+    image with many regions has the weight of an image with one. Source: `test.py` of the code published with Deng and
+    Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022.
 
-    None without defects, and also if one defective image has no value (see `pro_pooled_thresholds`): a mean
-    over the others would silently be another quantity.
+    None if there are no defects. None, too, if one defective image has no value (see `pro_pooled_thresholds`): the mean
+    over the others would be another quantity.
     """
     masks, maps = _checked(masks, maps, limit, thresholds)
     areas = [
@@ -160,14 +162,14 @@ def pro_per_image(
 def pro_pooled_thresholds(
     masks: ArrayLike, maps: ArrayLike, thresholds: int = THRESHOLDS, limit: float = FPR_LIMIT
 ) -> float | None:
-    """Area under PRO against FPR from equally spaced thresholds between the least and the greatest score.
+    """Area under PRO against FPR, at equally spaced thresholds between the least and the greatest score.
 
-    Points with an FPR below `limit` are kept, and their FPR is divided by its maximum rather than by the
-    limit; nothing is interpolated, and the curve isn't continued to an FPR of 0. The sparser the thresholds
-    where the FPR is low, the farther from `aupro`. Source: as `pro_per_image`, applied to the whole set.
+    Points with an FPR below `limit` are kept. Their FPR is divided by the greatest one kept, and not by the limit.
+    Nothing is interpolated, and the curve isn't continued to an FPR of 0. The fewer thresholds lie where the FPR is
+    low, the more this differs from `aupro`. Source: that of `pro_per_image`, applied to the whole test set.
 
-    None without defect or normal pixels, for constant maps, and if fewer than two points are kept or all of
-    them have FPR 0, where the published code fails.
+    None if there are no defect pixels or no normal ones, and for constant maps. None, too, if fewer than two points are
+    kept, or only points with an FPR of 0: the published code fails on these.
     """
     masks, maps = _checked(masks, maps, limit, thresholds)
     return _threshold_pro(masks, maps, thresholds, limit) if masks.any() else None
@@ -176,14 +178,15 @@ def pro_pooled_thresholds(
 def pro_rescaled(
     masks: ArrayLike, maps: ArrayLike, thresholds: int = STPM_THRESHOLDS, limit: float = FPR_LIMIT
 ) -> float | None:
-    """STPM's PRO: pooled, equally spaced thresholds, and both axes stretched so that the kept points span 0 to 1.
+    """STPM's PRO: pooled, at equally spaced thresholds, with both axes stretched so that the kept points span 0 to 1.
 
-    Points with an FPR of at most `limit` are kept. Of these the least FPR and the least PRO become 0, the greatest
-    become 1. So the level of the curve is lost and its shape alone counts: a PRO that is low everywhere may score as
+    Points with an FPR of at most `limit` are kept. Their least FPR and least PRO become 0, and the greatest ones become
+    1. So only the shape of the curve counts, and its level is lost: a PRO that is low everywhere may score as well as
     one that is high everywhere. Source: the evaluation published with Wang et al., "Student-Teacher Feature Pyramid
     Matching for Anomaly Detection", BMVC 2021 (gdwang08/STFPM, commit 2598a5e).
 
-    None without defect or normal pixels, for constant maps, and where the kept points have one FPR or one PRO.
+    None if there are no defect pixels or no normal ones, for constant maps, and if all kept points have the same FPR or
+    the same PRO.
     """
     masks, maps = _checked(masks, maps, limit, thresholds)
     if not masks.any() or masks.all():
@@ -207,7 +210,7 @@ def _threshold_pro(masks: NDArray, maps: NDArray, thresholds: int, limit: float)
 
 
 def _threshold_curve(masks: NDArray, maps: NDArray, thresholds: int) -> tuple[NDArray, NDArray]:
-    """FPR and PRO at equally spaced, ascending cuts; empty for constant maps."""
+    """FPR and PRO at equally spaced, ascending thresholds. Both are empty for constant maps."""
     # RD4AD sums its maps in float64, so its thresholds are float64 too.
     low, high = float(maps.min()), float(maps.max())
     if low == high:
@@ -229,7 +232,7 @@ def _threshold_curve(masks: NDArray, maps: NDArray, thresholds: int) -> tuple[ND
 
 
 def _regions(masks: NDArray) -> NDArray:
-    """Index of the region of each defect pixel, counted over all images; in the order of `maps[masks]`."""
+    """The number of each defect pixel's region, in the order of `maps[masks]`. Numbers go on from image to image."""
     regions, count = [], 0
     for mask in masks:
         if mask.any():
@@ -240,14 +243,14 @@ def _regions(masks: NDArray) -> NDArray:
 
 
 def _ranks(scores: NDArray, negatives: NDArray) -> tuple[NDArray, NDArray]:
-    """For each score, how many of the ascending `negatives` are below it, and how many aren't above it."""
+    """How many of the `negatives`, which are ascending, are below each score, and how many are not above it."""
     return np.searchsorted(negatives, scores, side="left"), np.searchsorted(negatives, scores, side="right")
 
 
 def _precision_recall(positives: NDArray, below: NDArray, n_negatives: int) -> PrecisionRecall:
-    """Of ascending `positives`, each with how many negatives are `below` it.
+    """`positives` are ascending. `below`: how many negatives are below each of them.
 
-    Recall and F1 rise only where the falling threshold reaches a positive, so no other threshold is looked at.
+    As the threshold falls, recall and F1 rise only where it reaches a positive. So only these thresholds matter.
     """
     found = positives.size - np.searchsorted(positives, positives, side="left")
     predicted = found + (n_negatives - below)
@@ -256,7 +259,7 @@ def _precision_recall(positives: NDArray, below: NDArray, n_negatives: int) -> P
 
 
 def _split(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
-    """The scores of the positives and of the negatives, checked: arrays of their own."""
+    """Check labels and scores. Returns copies of the positives' scores and of the negatives' scores."""
     labels, scores = np.asarray(labels), _as_float(scores)
     _require_equal_shapes("labels", labels, "scores", scores)
     _require_finite("scores", scores)
@@ -288,7 +291,7 @@ def _checked(masks: ArrayLike, maps: ArrayLike, limit: float, thresholds: int = 
 
 
 def _as_float(values: ArrayLike) -> NDArray:
-    """At least float32, copied only if it wasn't."""
+    """As an array of float32 or wider. It is copied only if it must be converted."""
     values = np.asarray(values)
     return values.astype(np.result_type(values, np.float32), copy=False)
 
@@ -299,7 +302,7 @@ def _require_equal_shapes(name: str, array: NDArray, other_name: str, other: NDA
 
 
 def _require_finite(name: str, values: NDArray) -> None:
-    # Least and greatest show NaN and infinity alike, without a temporary array of the same size.
+    # The least and the greatest value show NaN and infinity, without another array of that size.
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         bad = np.count_nonzero(~np.isfinite(values))
         raise ValueError(f"{name} hold {bad} values that are NaN or infinite, of {values.size}")

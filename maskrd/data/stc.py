@@ -88,7 +88,7 @@ def load_clip(path: Path) -> "np.ndarray":
 
     try:
         marked = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of nearly every type: what numpy does with odd headers
+    except Exception as error:  # on odd headers, numpy raises nearly every type
         raise MaskrdError(f"{path}: can't be read as an array of masks ({error}). Restore the file.") from None
     if not isinstance(marked, np.ndarray):
         raise MaskrdError(f"{path}: it holds several arrays. It must hold one, the masks. Restore the file.")

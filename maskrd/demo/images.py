@@ -1,11 +1,11 @@
 """Generated categories in MVTec AD's layout, for users without data or network.
 
-`weave` is a texture, `washer` an object. Every picture is rendered from a random generator seeded by its
-own name, so that it stays the same whatever else is rendered. Defects draw from a generator of their own:
-without its defect, a picture is the same elsewhere.
+`weave` is a texture, `washer` an object. A picture's name is the seed of its random numbers, so it doesn't depend on
+the other pictures. Defects have random numbers of their own: outside of its defect, a picture is the same with and
+without it.
 
-Conventions: coordinates and lengths are in pixels of the finished picture; pictures are rendered with
-OVERSAMPLING points per pixel and side, then averaged. A signed distance is positive inside its shape.
+Coordinates and lengths are in pixels of the finished picture. Pictures are rendered with OVERSAMPLING points per pixel
+and side, then averaged. A signed distance is positive inside of its shape.
 """
 
 import zlib
@@ -94,7 +94,7 @@ def weave(rng: np.random.Generator, defect: str) -> Picture:
 
 
 def tear_hole(rng: np.random.Generator, image: np.ndarray, frayed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Show a dark backing; like the other defects, returns the image and how far the defect covers each point."""
+    """Show a dark backing. Like all defects, it returns the image and how far the defect covers each point."""
     depth = blob(rng, *rng.uniform(14, SIZE - 14, 2), rng.uniform(6, 10)) + frayed
     cover = coverage(depth)
     backing = np.array([0.20, 0.17, 0.15]) * (1 + 0.15 * smooth_noise(rng, 1.5))[..., None]
@@ -192,7 +192,7 @@ RENDERERS: dict[str, Callable[[np.random.Generator, str], Picture]] = {"weave": 
 
 
 def finish(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> Picture:
-    """Exposure, uneven light, averaging to SIZE, sensor noise; the mask where a defect covers half a pixel."""
+    """Add exposure, uneven light and sensor noise at SIZE. The mask is where a defect covers half a pixel or more."""
     y, x = grid()
     tilt = rng.normal(0, 0.03, 2)
     light = rng.uniform(0.94, 1.06) * (1 + tilt[0] * (x / SIZE - 0.5) + tilt[1] * (y / SIZE - 0.5))
@@ -217,7 +217,7 @@ def smooth_noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
 
 
 def streaks(rng: np.random.Generator, sigma: tuple[float, float]) -> np.ndarray:
-    """Smooth noise whose correlation differs along y and x."""
+    """(POINTS, POINTS) of unit variance, correlated over `sigma` pixels along y and along x."""
     noise = gaussian_filter(rng.normal(size=(POINTS, POINTS)), [OVERSAMPLING * axis for axis in sigma], mode="wrap")
     return noise / noise.std()
 
@@ -232,7 +232,7 @@ def blend(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray
 
 
 def blob(rng: np.random.Generator, centre_x: float, centre_y: float, radius: float) -> np.ndarray:
-    """Signed distance, nearly, of an irregular disc."""
+    """About the signed distance to the edge of an irregular disc."""
     y, x = grid()
     angle = np.arctan2(y - centre_y, x - centre_x)
     outline = 1 + sum(
@@ -244,7 +244,7 @@ def blob(rng: np.random.Generator, centre_x: float, centre_y: float, radius: flo
 def strand(
     rng: np.random.Generator, middle: tuple[float, float], length: float, bend: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of every point to a bent line, and the position (0 to 1) on it that is nearest."""
+    """Each point's distance to a bent line, and the nearest position (0 to 1) on the line."""
     y, x = grid()
     steps = np.linspace(-0.5, 0.5, 80)
     angle = rng.uniform(0, 2 * np.pi)

@@ -34,7 +34,7 @@ MASKS = 512  # shapes in which one picture covers another
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates of every pixel, (N, SIDE, SIDE), in wavelengths: turned and shifted for each image."""
+    """The coordinates u and v of every pixel, (N, SIDE, SIDE), in wavelengths. Each image is turned and shifted."""
 
     u: Tensor
     v: Tensor
@@ -45,7 +45,7 @@ class Plane:
         return low + (high - low) * torch.rand(len(self.u), 1, 1, generator=self.generator)
 
     def noise(self, stretch: float = 1.0, waves: int = 10) -> Tensor:
-        """Smooth noise of about unit variance: random waves of about the wavelength, `stretch` times longer in u."""
+        """Smooth noise of about unit variance: random waves of about one wavelength, `stretch` times as long in u."""
         total = torch.zeros_like(self.u)
         for _ in range(waves):
             direction, frequency = self.random(0, 2 * pi), self.random(0.5, 1.2)
@@ -59,12 +59,12 @@ def wave(x: Tensor) -> Tensor:
 
 
 def cell(x: Tensor) -> Tensor:
-    """Position within a cell of one wavelength, from -0.5 to 0.5."""
+    """The position in a cell that is one wavelength wide, from -0.5 to 0.5."""
     return x - x.floor() - 0.5
 
 
 def soft(x: Tensor) -> Tensor:
-    """1 where x is positive, with a narrow slope."""
+    """1 where x is positive, 0 where it is negative, and a narrow slope in between."""
     return (0.5 + 6 * x).clamp(0, 1)
 
 
@@ -100,7 +100,7 @@ def strand(plane: Plane) -> Tensor:
     return soft(0.15 - bent.abs()) * soft(2 - plane.u.abs())
 
 
-# What is 0 gets one colour, what is 1 another.
+# Values from 0 (one colour) to 1 (another colour).
 PATTERNS: dict[str, Callable[[Plane], Tensor]] = {
     "grating": lambda p: wave(p.u),
     "stripes": lambda p: soft(cell(p.u)),
@@ -136,8 +136,11 @@ CLASSES = [(name, scale) for name in PATTERNS for scale in (SCALES[1:2] if name 
 
 @dataclass(frozen=True)
 class Pictures:
-    """images: uint8 (N, 3, SIDE, SIDE); labels: int64 (N,), positions in CLASSES;
-    masks: float (MASKS, 1, SIDE, SIDE), 1 where a second picture is to cover a first."""
+    """Pictures to train on, and masks by which one picture covers another.
+
+    images: uint8 (N, 3, SIDE, SIDE). labels: int64 (N,), positions in CLASSES. masks: float (MASKS, 1, SIDE, SIDE), 1
+    where the second picture covers the first.
+    """
 
     images: Tensor
     labels: Tensor
@@ -145,7 +148,7 @@ class Pictures:
 
 
 def draw_pictures(count: int, seed: int) -> Pictures:
-    """Equal numbers of every class, in random colours, light and noise."""
+    """`count` pictures, about as many of each class, with random colours, light and noise."""
     generator = torch.Generator().manual_seed(seed)
     images, labels = [], []
     for label, (name, scale) in enumerate(CLASSES):
@@ -171,7 +174,10 @@ def draw_plane(count: int, scale: float, generator: torch.Generator) -> Plane:
 
 
 def colour(amount: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, SIDE, SIDE) in [0, 1] to uint8 (N, 3, SIDE, SIDE) between two colours, unevenly lit, with noise."""
+    """Patterns (N, SIDE, SIDE) in [0, 1] as pictures, uint8 (N, 3, SIDE, SIDE).
+
+    Each has two random colours, uneven light and noise.
+    """
 
     def random(*shape: int) -> Tensor:
         return torch.rand(len(amount), *shape, 1, 1, generator=generator)
@@ -187,7 +193,7 @@ def colour(amount: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """A pyramid with a linear head at each level that says, at each position, which pattern and colour it sees."""
+    """A pyramid with a linear head at each level, which names the pattern and the colour at each position."""
 
     def __init__(self, architecture: Architecture | VGG) -> None:
         super().__init__()
@@ -205,10 +211,11 @@ class Classifier(nn.Module):
 def pretrain(
     outputs: Mapping[str, Path], threads: int, seed: int = 0, images: int = IMAGES, steps: int = STEPS
 ) -> dict[str, list[float]]:
-    """Pre-train each backbone and write its teacher file; returns the loss of every step.
+    """Pre-train each backbone and write its teacher file. Returns the loss of every step, by backbone.
 
-    `outputs`: backbone to path. `images`: pictures drawn, once for all backbones. `steps`: optimisation steps
-    for each. Deterministic for a seed and a number of threads. The digest in a file is that of its weights.
+    `outputs`: the path for each backbone. `images`: how many pictures are drawn; all backbones share them. `steps`: of
+    the optimizer, for each backbone. A seed gives equal weights on an equal number of threads. The digest in a file is
+    that of its weights.
     """
     torch.set_num_threads(threads)
     pictures = draw_pictures(images, seed)
@@ -242,7 +249,7 @@ def fit(classifier: Classifier, pictures: Pictures, steps: int, backbone: str) -
 
 
 def learning_rate(progress: float) -> float:
-    """Of a one-cycle schedule: up to the peak within WARM_UP, then down to zero; `progress` is from 0 to 1."""
+    """The rate of a one-cycle schedule: up to the peak within WARM_UP, then down to 0. `progress`: from 0 to 1."""
     if progress < WARM_UP:
         return LEARNING_RATE * (0.04 + 0.96 * progress / WARM_UP)
     return LEARNING_RATE * (0.5 + 0.5 * cos(pi * (progress - WARM_UP) / (1 - WARM_UP)))
@@ -250,8 +257,11 @@ def learning_rate(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float (B, 3, SIDE, SIDE) in [0, 255]; mask: (B, 1, SIDE, SIDE), the share of each pixel that shows
-    the class `above` (B,) rather than `below` (B,)."""
+    """A batch of pictures, each partly covered by another one.
+
+    images: float (B, 3, SIDE, SIDE) in [0, 255]. below, above: the classes (B,) of the two pictures. mask: (B, 1, SIDE,
+    SIDE), the share of each pixel that shows the picture above.
+    """
 
     images: Tensor
     below: Tensor
@@ -260,7 +270,7 @@ class Batch:
 
 
 def draw_batch(pictures: Pictures) -> Batch:
-    """Random pictures, partly covered by others. So features must be local to recognise what is where."""
+    """Random pictures, partly covered by others. To tell what is where, features must be local."""
     below, above = torch.randint(len(pictures.images), (2, BATCH_SIZE))
     mask = pictures.masks[torch.randint(len(pictures.masks), (BATCH_SIZE,))]
     images = torch.lerp(pictures.images[below].float(), pictures.images[above].float(), mask)
@@ -268,7 +278,7 @@ def draw_batch(pictures: Pictures) -> Batch:
 
 
 def level_loss(logits: Tensor, colours: Tensor, images: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of the patterns, weighted by their shares of each position, and error of its mean colour."""
+    """Cross-entropy of the patterns, weighted by their share of a position, plus the error of its mean colour."""
     stride = SIDE // logits.shape[-1]
     share = F.avg_pool2d(batch.mask, stride).squeeze(1)  # (B, H, W)
     shape = (-1, *logits.shape[2:])

@@ -94,7 +94,7 @@ def read_map(path: Path, settings: Training) -> torch.Tensor:
     try:
         with Image.open(path, formats=["TIFF"]) as file:  # Pillow would also run PostScript through Ghostscript
             values = np.array(file)
-    except Exception as error:  # of nearly every type: what Pillow's readers do with damaged files
+    except Exception as error:  # on damaged files, Pillow raises nearly every type
         raise MaskrdError(f"{path}: can't be read as a TIFF of float32 ({error}). Write it again.") from None
     if values.ndim != 2 or not np.isfinite(values).all():
         raise MaskrdError(

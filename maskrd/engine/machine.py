@@ -178,8 +178,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def describe(device: torch.device) -> dict[str, str | int]:
     """What ran a job, after `configure`: for provenance in metrics.json. On a GPU fp32 convolutions run in TF32.
 
-    Threads and vector instructions of a CPU decide in which order sums are taken, and so the last digits of a step:
-    a seed repeats a model on the same number of threads.
+    The threads and vector instructions of a CPU decide in which order it adds, and so the last digits of a step. So a
+    seed gives the same model only on the same number of threads.
     """
     return {
         "device": device_name(device),

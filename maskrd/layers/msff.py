@@ -30,8 +30,8 @@ class MSFF(nn.Module):
 
     Features (N, C1, H, W), (N, C2, H/2, W/2), (N, C3, H/4, W/4) become (N, 3 C3, H/4, W/4); with
     `channels`, a 1x1 convolution, BatchNorm and ReLU compress that to (N, channels, H/4, W/4).
-    The paper has the 1x1; RD4AD's published code leaves it out (`channels=None`). With fewer `layers` the others'
-    features are not seen; size stays that of level 3, the concatenation has C3 channels for each layer.
+    The paper has the 1x1; RD4AD's published code leaves it out (`channels=None`). With fewer `layers`, the other levels
+    aren't read. The size stays that of level 3, and the concatenation has C3 channels for each layer.
 
     `block` makes a module for a number of channels, such as SCConv. The module replaces the 3x3 convolutions from C2 to
     C3 channels.

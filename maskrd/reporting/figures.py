@@ -30,9 +30,10 @@ SCALE = "anomaly map, in the range of the method over the category's whole test 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image (S, S, 3) uint8, its mask (S, S) bool or None, and for each variant its input image and its map.
+    """A row of the figure: one test image, uint8 (S, S, 3), and its mask, bool (S, S), or None without masks.
 
-    Sizes and crops may differ from variant to variant. Maps are scaled to 0 .. 1.
+    `seen` has the image as each variant sees it, and `maps` each variant's anomaly map, scaled to [0, 1]. Variants may
+    differ in image size and crop.
     """
 
     category: str
@@ -44,18 +45,18 @@ class Panel:
 
 
 def write_figure(view: View, models: Path, png: Path, pdf: Path) -> None:
-    """Draw image, ground truth, and for each variant anomaly map and overlay, a row for each image.
+    """Draw a row for each image: the image, its ground truth, and each variant's anomaly map and overlay.
 
-    Shows the first `images_per_category` defective images, of as many defect types as there are, from
-    {models}/{model.path}/gallery.npz of the view's first seed. The PNG has 150 dpi.
-    Raises MaskrdError for a file that is missing, damaged or without defective images.
+    The images are the first `images_per_category` defective ones, of different defect types if possible. They are read
+    from {models}/{model.path}/gallery.npz of the view's first seed. The PNG has 150 dpi.
+    Raises MaskrdError for a file that is missing or damaged, and for a category without defective images.
     """
     panels = [panel for category in view.categories for panel in read_panels(view, Path(models), category)]
     with plot_style("white"):
         figure = draw(view, panels)
         for path in (png, pdf):
             with atomic_path(path) as temporary:
-                # Without a date equal figures are equal files.
+                # No date, so that equal figures are equal files.
                 metadata = {"CreationDate": None} if path == pdf else None
                 figure.savefig(temporary, dpi=DPI, bbox_inches="tight", metadata=metadata)
 

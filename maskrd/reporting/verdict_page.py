@@ -158,7 +158,7 @@ def write_plot(rows: Sequence[Row], *paths: Path) -> None:
         figure = draw(rows)
         for path in paths:
             with atomic_path(path) as temporary:
-                # Without a date equal plots are equal files.
+                # No date, so that equal plots are equal files.
                 metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
                 figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
 
