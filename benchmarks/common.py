@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +31,47 @@ ROOT = Path(__file__).parents[1]
 RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "demo_resnet18", "demo_resnet50", "demo_wide_resnet50_2")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the benchmarks that run a network."""
+def run_benchmark(
+    description: str,
+    measure: Callable[[argparse.Namespace], dict],
+    print_table: Callable[[dict], None],
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    devices: Sequence[str] = ("auto", "cpu", "cuda"),
+) -> None:
+    """The main function of a benchmark that runs a network: read the options, measure, and print the result."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    add_network_options(parser, devices)
+    if add_options:
+        add_options(parser)
+    arguments = parser.parse_args()
+    result = measure(arguments)
+    if arguments.json:
+        print_json(result)
+    else:
+        print_table(result)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number."""
+
+    def parse(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return parse
+
+
+def add_network_options(parser: argparse.ArgumentParser, devices: Sequence[str]) -> None:
+    """Options of the benchmarks that run a network; the first device is the default."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--variant", default="rd", help="of config.yaml (default: %(default)s)")
     parser.add_argument("--backbone", default="resnet18", choices=RESNETS)
     parser.add_argument("--image-size", type=int, default=256, help="pixels (default: %(default)s)")
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default=devices[0], choices=devices)
     parser.add_argument("--threads", type=int, default=cores, help="of the CPU (default: all, here %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of every variant (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=9, help="turns of every variant (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 

@@ -74,19 +74,5 @@ def print_table(result: dict) -> None:
     print(result["machine"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    common.add_options(parser)
-    arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("needs at least 1 round")
-    arguments.device = "cpu"
-    result = measure(arguments)
-    if arguments.json:
-        common.print_json(result)
-    else:
-        print_table(result)
-
-
 if __name__ == "__main__":
-    main()
+    common.run_benchmark(__doc__, measure, print_table, devices=["cpu"])

@@ -10,7 +10,6 @@ uses scikit-image, so the time of RD4AD itself will differ.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -22,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy
 import sklearn
-from common import processor
+from common import at_least, print_json, processor
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score
@@ -162,15 +161,13 @@ def print_table(result: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=117, help="images in the test set (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every variant (default: %(default)s)")
+    parser.add_argument("--images", type=at_least(2), default=117, help="images in the test set (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="turns of every variant (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     arguments = parser.parse_args()
-    if arguments.images < 2 or arguments.rounds < 1:
-        parser.error("needs at least 2 images and 1 round")
     result = measure(arguments.images, arguments.rounds)
     if arguments.json:
-        print(json.dumps(result, indent=1))
+        print_json(result)
     else:
         print_table(result)
 

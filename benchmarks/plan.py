@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import ROOT, machine, print_json, training_job
+from common import ROOT, at_least, machine, print_json, training_job
 
 from maskrd.config.load import parse_experiment, shipped_configuration
 from maskrd.config.settings import Training
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=NETWORKS, metavar="DATASET/BACKBONE")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=2, help="of each network (default: %(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=2, help="of each network (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     arguments = parser.parse_args()
     rows = []

@@ -130,20 +130,10 @@ def print_table(result: dict) -> None:
     print(result["machine"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    common.add_options(parser)
-    parser.add_argument("--batch-size", type=int, default=16, help="images (default: %(default)s)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=common.at_least(2), default=16, help="images (default: %(default)s)")
     parser.add_argument("--no-cache", action="store_true", help="recompute the teacher's features in every step")
-    arguments = parser.parse_args()
-    if arguments.batch_size < 2 or arguments.rounds < 1:
-        parser.error("needs a batch of at least 2 images and 1 round")
-    result = measure(arguments)
-    if arguments.json:
-        common.print_json(result)
-    else:
-        print_table(result)
 
 
 if __name__ == "__main__":
-    main()
+    common.run_benchmark(__doc__, measure, print_table, add_options)

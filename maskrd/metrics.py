@@ -94,9 +94,9 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, limit: float = FPR_LIMIT) -
     below, not_above = _ranks(scores, negatives)
     curve = _precision_recall(scores, below, negatives.size)
 
-    # The falling threshold reaches a defect pixel at some FPR. From there to the limit the pixel is found: over the share
-    # `covered` of the FPR axis. Normal pixels of the same score add the share `ramp` to the FPR, and along this ramp the
-    # pixel counts in proportion.
+    # The falling threshold reaches a defect pixel at some FPR. From there to the limit the pixel is found, over the
+    # share `covered` of the FPR axis. Normal pixels of the same score add the share `ramp` to the FPR. Along this
+    # ramp, the pixel counts in proportion.
     scale = limit * negatives.size
     covered = np.maximum(1 - (negatives.size - not_above) / scale, 0)
     ramp = (not_above - below) / scale
