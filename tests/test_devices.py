@@ -215,7 +215,7 @@ def test_other_errors_stay_what_they_are():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-@pytest.mark.parametrize("owner", ["maskrd.engine.inputs.load_teacher", "maskrd.engine.training.save_file"])
+@pytest.mark.parametrize("owner", ["maskrd.engine.inputs.load_teacher", "maskrd.engine.model_file.save_file"])
 def test_a_card_that_is_full_while_a_model_is_read_or_written(owner, training_job, monkeypatch):
     def full(*arguments: object, **options: object) -> None:
         raise RuntimeError("CUDA error: out of memory")
