@@ -102,6 +102,8 @@ def read_record(path: Path) -> Record:
     """Raises MaskrdError for a file that is missing or isn't a record."""
     try:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MaskrdError(f"{path}: missing. Name the folder of a tested model.") from None
     except (OSError, ValueError) as error:
         reason = describe_fault(error)
     raise MaskrdError(f"{path}: not a metrics.json of this pipeline ({reason}). Delete it to test the model again.")

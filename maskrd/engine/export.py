@@ -142,10 +142,8 @@ def is_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
 
 
 def export_error(scorer: Scorer, problem: str) -> MaskrdError:
-    return MaskrdError(
-        f"{scorer.name}: this model of {scorer.settings.method} can't be exported: {problem}. Use it with "
-        "`maskrd predict`."
-    )
+    remedy = "" if scorer.settings.method == "external" else " Use it with `maskrd predict`."
+    return MaskrdError(f"{scorer.name}: this model of {scorer.settings.method} can't be exported: {problem}.{remedy}")
 
 
 def in_single_precision(graph: "ModelProto") -> "ModelProto":

@@ -13,7 +13,13 @@ from maskrd.reporting.tested import Tested, read_tested
 
 
 def write_comparison(first: Path, second: Path, path: Path) -> None:
-    """Write a page about the models in two folders. Raises MaskrdError for models of different images."""
+    """Write a page about the models in two folders.
+
+    Raises MaskrdError for models of different images, and if the name doesn't end in .html, so that no file of another
+    kind is overwritten.
+    """
+    if path.suffix != ".html":
+        raise MaskrdError(f"{path}: the name of the page to write must end in .html.")
     write_text(path, render_comparison(read_tested(first), read_tested(second), {}))
 
 

@@ -211,6 +211,17 @@ def test_two_models_are_compared_on_the_same_images_only(tmp_path):
     assert not (tmp_path / "other.html").exists()
 
 
+def test_a_comparison_overwrites_no_other_file_and_names_what_is_missing(tmp_path):
+    folder = put(tmp_path, Model("mvtec_ad", "screw", "maskrd", "resnet18", 0))
+    notes = tmp_path / "README.md"
+    notes.write_text("mine", encoding="utf-8")
+    with pytest.raises(MaskrdError, match=r"README\.md: the name of the page to write must end in \.html"):
+        write_comparison(folder, folder, notes)
+    assert notes.read_text(encoding="utf-8") == "mine"
+    with pytest.raises(MaskrdError, match=r"metrics\.json: missing\. Name the folder of a tested model\."):
+        write_comparison(folder, tmp_path, tmp_path / "compare.html")
+
+
 def test_charts_escape_names_and_stay_in_their_frame():
     chart = line_chart({"<b>": ([0, 1], [1, 2]), "x": ([0, 1], [2, 3])}, "a & b", "y")
     assert "&lt;b&gt;" in chart
