@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{prefix}{PROCESS}.tmp{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~UMASK)  # safetensors makes files that their owner alone may read
+        with suppress(PermissionError):  # a link to another user's file
+            temporary.chmod(0o666 & ~UMASK)  # safetensors makes files that their owner alone may read
         # Without fsync a power loss can leave the new name on an empty file.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -217,6 +217,10 @@ def test_status_of_a_model(experiment):
     assert status() == "done"
 
 
+def test_a_log_that_snakemake_deletes_meanwhile_is_no_error(tmp_path):
+    assert error_of(tmp_path / "train.log") == ""
+
+
 def test_status_counts_shared_models_once(experiment):
     write_metrics(experiment, Model("mvtec_ad", "screw", "maskrd", "resnet18", 0))
     put(

@@ -95,6 +95,17 @@ def test_a_finished_model_is_delivered_as_a_link(finished: Stored, tmp_path: Pat
     assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_the_model_of_another_user_is_delivered(finished: Stored, tmp_path: Path, monkeypatch) -> None:
+    """Two users may share a folder of results. Only its owner may change the mode of a file."""
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert finished.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY)
+    assert (tmp_path / WEIGHTS).samefile(finished.model)
+
+
 def test_without_links_a_copy_is_delivered(finished: Stored, tmp_path: Path, monkeypatch) -> None:
     def refuse(*arguments: object) -> None:
         raise PermissionError

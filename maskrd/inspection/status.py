@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,44 @@ def model_status(files: ModelFiles, now: float, stored: Stored | None = None) ->
     if not trained and stored and stored.is_locked():
         return RUNNING
     log = files.log("evaluate" if trained else "train")
-    if log.exists() and error_of(log):
+    lines, age = _lines(log), _age(log, now)
+    if _error_in(lines):
         return FAILED
-    if log.exists() and GOES_ON in "".join(_lines(log)[-1:]):
+    if GOES_ON in "".join(lines[-1:]):
         return INTERRUPTED
-    if log.exists() and now - log.stat().st_mtime < ALIVE:
+    if age < ALIVE:
         return RUNNING
     if trained:
         return TRAINED
-    return INTERRUPTED if log.exists() else LEFT
+    return INTERRUPTED if age < inf else LEFT
 
 
 def error_of(log: Path) -> str:
     """The line with a job's error, or "": this package's message, or the last line of a traceback."""
-    lines = _lines(log)
+    return _error_in(_lines(log))
+
+
+def _error_in(lines: list[str]) -> str:
     traced = any(line.startswith("Traceback (most recent call last)") for line in lines)
     errors = [line for line in lines if line.startswith("Error: ")]
     return errors[-1] if errors else lines[-1] if traced else ""
 
 
 def _lines(log: Path) -> list[str]:
-    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    """The lines of a log. There are none if there is no log: Snakemake deletes it when the job starts again."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _age(log: Path, now: float) -> float:
+    """Seconds since a log was last written. Infinite if there is none."""
+    try:
+        return now - log.stat().st_mtime
+    except FileNotFoundError:
+        return inf
 
 
 def overview(experiment: Experiment) -> Group:
