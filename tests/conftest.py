@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from maskrd.engine.evaluation import EvaluationJob
     from maskrd.engine.inputs import TrainingJob
 
-# Before torch is imported: tests run beside other work.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before torch is imported: tests run beside other work, and sums are taken in one order.
+os.environ["OMP_NUM_THREADS"] = "1"
+# What a terminal, a git hook, pytest's caller or Snakemake's user may have set would reach the commands under test.
+for name in ("COLUMNS", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "PYTEST_ADDOPTS", "SNAKEMAKE_PROFILE"):
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).parents[1]
 SIDE = 64  # pixels
@@ -107,6 +111,16 @@ def recipe(default_config: dict[str, Any]) -> Callable[..., Training]:
 @pytest.fixture(scope="session")
 def evaluation(default_config: dict[str, Any]) -> Callable[..., Evaluation]:
     return lambda **changes: Evaluation.model_validate({**default_config["evaluation"], **changes})
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """Signals act as in a terminal, here and in processes started here. Under nohup or in CI some are ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,31 @@ from maskrd.engine.interruption import Interrupted
 from maskrd.engine.loop import Trainer
 from maskrd.engine.training import train
 
-LONG = {"epochs": 40, "batch_size": 2}  # three steps an epoch, seconds in all
-SECONDS = 90  # a hung process fails the test
+SHORT = {"epochs": 4, "batch_size": 2}  # three steps an epoch
+SECONDS = 600  # a hung process fails the test; a slow or busy machine doesn't
+# `python -m maskrd`, but after its fourth step it waits as long as the file `held` is there. So no machine is too fast.
+HELD = """
+import time
+from pathlib import Path
+from maskrd.cli import main
+from maskrd.engine.loop import Trainer
+
+held, step, steps = Path("held"), Trainer.step, []
+
+
+def step_and_wait(*given):
+    loss = step(*given)
+    steps.append(loss)
+    if len(steps) == 4:
+        held.touch()
+        while held.exists():
+            time.sleep(0.01)
+    return loss
+
+
+Trainer.step = step_and_wait
+main()
+"""
 
 
 def command(job: TrainingJob) -> list[str]:
@@ -37,22 +61,23 @@ def command(job: TrainingJob) -> list[str]:
     return [sys.executable, "-m", "maskrd", "train", *words]
 
 
-def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], log: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + SECONDS
-    while text not in log.read_text():
+    while not condition():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, tmp_path, number):
-    job, log = training_job("stopped", **LONG), tmp_path / "log"
-    with log.open("wb") as file, subprocess.Popen(command(job), stderr=file) as process:
+def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, tmp_path, signals_heard, number):
+    job, log, held = training_job("stopped", **SHORT), tmp_path / "log", tmp_path / "held"
+    words = [sys.executable, "-c", HELD, *command(job)[3:]]
+    with log.open("wb") as file, subprocess.Popen(words, stderr=file, cwd=tmp_path) as process:
         try:
-            wait_for("img/s", log, process)  # the progress bar comes right before the first step
-            time.sleep(0.3)
+            wait_for(held.exists, log, process)
             process.send_signal(number)
+            held.unlink()
             assert process.wait(SECONDS) == 128 + number, log.read_text()
         finally:
             process.kill()
@@ -62,8 +87,8 @@ def test_a_signal_saves_and_the_next_run_ends_as_an_unbroken_one(training_job, t
 
     again = subprocess.run(command(job), stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
     assert again.returncode == 0, again.stderr
-    assert "Continuing at epoch" in again.stderr
-    unbroken = training_job("unbroken", **LONG)
+    assert "Continuing at epoch 2, step 1." in again.stderr
+    unbroken = training_job("unbroken", **SHORT)
     train(unbroken)
     weights = load_file(unbroken.model)
     resumed = load_file(job.model)

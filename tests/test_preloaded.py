@@ -12,12 +12,13 @@ import pytest
 
 from maskrd.engine.inputs import TrainingJob
 from maskrd.preloaded import ADDRESS
-from tests.test_interruption import LONG, SECONDS, command, wait_for
+from tests.test_interruption import SECONDS, command, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere commands do their work themselves")
 
 # `python -m maskrd`, but with an exit code of its own where no other process did the work.
 ASK = "import sys; from maskrd.preloaded import hand_over; code = hand_over(); sys.exit(99 if code is None else code)"
+ENDLESS = {"epochs": 1_000_000, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +49,13 @@ def test_output_and_exit_code_are_the_callers(environment, tmp_path) -> None:
 
 
 @pytest.fixture
-def begun(training_job, environment, tmp_path) -> Iterator[tuple[TrainingJob, subprocess.Popen, Path]]:
-    """A training in its first steps, its caller and its log. Under nohup or as a shell's job, signals are ignored."""
-    job, log = training_job("stopped", **LONG), tmp_path / "log"
+def begun(training_job, environment, tmp_path, signals_heard) -> Iterator[tuple[TrainingJob, subprocess.Popen, Path]]:
+    """A training in its first epochs, its caller and its log."""
+    job, log = training_job("stopped", **ENDLESS), tmp_path / "log"
     words = [sys.executable, "-c", ASK, *command(job)[3:]]
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            words,
-            stderr=file,
-            env=environment,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        ) as process,
-    ):
+    with log.open("wb") as file, subprocess.Popen(words, stderr=file, env=environment) as process:
         try:
-            wait_for("img/s", log, process)
-            time.sleep(0.3)
+            wait_for(lambda: "loss=" in log.read_text(), log, process)  # an epoch is over
             yield job, process, log
         finally:
             process.kill()

@@ -152,7 +152,7 @@ def test_features_are_kept_only_within_the_budget(training_job):
 # 4 images to train on make 2 steps an epoch, so these are the first step, the ends of epochs and places between.
 @pytest.mark.parametrize("step", [1, 2, 5, 8, 11, 12])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_stopped_training_ends_as_an_unbroken_one(training_job, unbroken, at_step, step, number):
+def test_a_stopped_training_ends_as_an_unbroken_one(training_job, unbroken, at_step, signals_heard, step, number):
     job = training_job("stopped", **LONGER)
     at_step(step, lambda: os.kill(os.getpid(), number))
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
