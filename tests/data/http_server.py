@@ -8,6 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+
+def ask_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to this machine go straight to it, whatever proxy the environment names. `no_proxy` beats `NO_PROXY`."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
 
 @dataclass
 class Resource:
@@ -119,7 +127,7 @@ def stall(after: int) -> Fault:
 
     def send(handler: Handler, body: bytes) -> None:
         handler.send(body[:after])
-        handler.server.go_on.wait(30)
+        handler.server.go_on.wait(600)
         handler.send(body[after:])
 
     return lambda handler, resource: handler.serve(resource, send=lambda body: send(handler, body))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, write_category
-from tests.data.http_server import FaultServer, drop, status, wrong_bytes
+from tests.data.http_server import FaultServer, ask_no_proxy, drop, status, wrong_bytes
 from tests.workflow.conftest import Workspace
 
 REAL_SUBSET = ROOT / "../shared/data/cifar-10-binary-subset.tar.gz"
@@ -64,7 +64,7 @@ def write_sources(clone: Workspace, changes: dict[str, dict]) -> dict:
 @pytest.fixture
 def online(clone: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Unlike every other job, downloads may open sockets."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    ask_no_proxy(monkeypatch)
     shutil.rmtree(clone.folder / "site")
     return clone
 

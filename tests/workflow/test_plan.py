@@ -210,9 +210,10 @@ def test_no_log_or_result_holds_an_absolute_path_of_this_machine(finished: Works
         if path.suffix in (".json", ".csv", ".tex", ".log")
     }
     assert {path.suffix for path in texts} == {".json", ".csv", ".tex", ".log"}
+    # In a container home may be "/", which any path holds.
+    private = {str(finished.folder), str(Path.home())} - {"/"}
     for path, text in texts.items():
-        assert str(Path.home()) not in text, path
-        assert str(finished.folder) not in text, path
+        assert not [place for place in private if place in text], path
 
 
 def test_a_second_configfile_is_not_dropped_silently(clone: Workspace) -> None:
