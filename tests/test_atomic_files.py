@@ -11,18 +11,19 @@ from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path, replaced_folder, write_text
 
 WRITER = """
-import sys, time
+import sys
 from pathlib import Path
 from maskrd.files import atomic_path
 with atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print("ready", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def start_writer(path: Path) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", WRITER, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     return process
 

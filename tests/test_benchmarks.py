@@ -141,7 +141,7 @@ def test_the_plans_steps_stand_beside_those_of_a_training():
 
 def test_demos_of_two_checkouts_are_timed(tmp_path):
     table = "results/demo/tables/table1.csv"
-    for name, pause in (("old", 0.1), ("new", 0.4)):
+    for name, pause in (("old", 0), ("new", 3)):
         folder = tmp_path / name
         (folder / ".venv").mkdir(parents=True)
         recipe = f"setup:\n\tfalse\ndemo: setup\n\tmkdir -p {Path(table).parent} && touch {table} && sleep {pause}\n"
@@ -155,4 +155,5 @@ def test_demos_of_two_checkouts_are_timed(tmp_path):
     result = json.loads(run("demo.py", str(tmp_path / "old"), str(tmp_path / "new"), "--json"))
     old, new = result["seconds"].values()
     assert result["ratio"]["wall"] == pytest.approx(new["wall"] / old["wall"])
-    assert new["wall"] >= 0.4 > new["first_table"] >= 0
+    assert new["wall"] >= 3
+    assert 0 <= new["first_table"] < new["wall"]  # the table is there before the pause

@@ -217,7 +217,7 @@ def run_in() -> Callable[[Path], Runner]:
 
     yield lambda folder: lambda words: run(folder, words)
     server.stdin.close()
-    server.wait(timeout=30)
+    server.wait(timeout=600)
 
 
 @pytest.fixture
@@ -247,6 +247,7 @@ def setting(
         cwd=ROOT,
         capture_output=True,
         text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():

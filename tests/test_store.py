@@ -171,6 +171,7 @@ def test_a_second_run_waits_and_then_finds_the_model(stored: Stored, tmp_path: P
         with stored.locked():
             inside.set()
             while "waiting for it" not in caplog.text:
+                assert thread.is_alive()
                 thread.join(0.01)
             stored.write_progress(HISTORY_LINES, 2, 1.0)
             stored.model.write_bytes(b"weights")

@@ -17,7 +17,8 @@ echo $number > FOLDER/number
 echo "$@" >> FOLDER/calls
 for script; do :; done
 if [ $number = 1 ]; then echo 271 > FOLDER/1.code; else
-  { sh "$script" > FOLDER/$number.log 2>&1; echo $? > FOLDER/$number.code; } > /dev/null 2>&1 &
+  { sh "$script" > FOLDER/$number.log 2>&1; echo $? > FOLDER/$number.new; mv FOLDER/$number.new FOLDER/$number.code; } \
+    > /dev/null 2>&1 &
 fi
 echo $number.server
 """
