@@ -28,7 +28,7 @@ class Page:
     def call(self, method: str, path: str, content: dict | None = None) -> object:
         body = json.dumps(content or {}).encode() if method == "POST" else None
         request = Request(self.address + path, body, {"Content-Type": "application/json"}, method=method)
-        with LOCAL.open(request, timeout=60) as answer:
+        with LOCAL.open(request, timeout=600) as answer:
             return json.load(answer)["value"]
 
     def open(self, address: str) -> None:
@@ -59,7 +59,7 @@ class Page:
 
 @contextmanager
 def browse(folder: Path, javascript: bool = True, width: int = 1280) -> Iterator[Page]:
-    """A tab with a fresh profile in `folder`, closed at the end."""
+    """A tab with a fresh profile in `folder`, closed at the end. A container's /dev/shm may be too small: unused."""
     port = folder / "port"
     with port.open("w") as file:
         driver = subprocess.Popen([DRIVER, "--port=0"], stdout=file, stderr=subprocess.DEVNULL)
@@ -67,7 +67,7 @@ def browse(folder: Path, javascript: bool = True, width: int = 1280) -> Iterator
         root = f"http://127.0.0.1:{_announced_port(port)}"
         arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         arguments += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900"]
-        arguments += ["--host-resolver-rules=MAP * ~NOTFOUND"]
+        arguments += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-dev-shm-usage"]
         options = {"binary": BROWSER, "args": arguments}
         if not javascript:
             options["prefs"] = {"profile.managed_default_content_settings.javascript": 2}
@@ -80,11 +80,11 @@ def browse(folder: Path, javascript: bool = True, width: int = 1280) -> Iterator
             page.call("DELETE", "")
     finally:
         driver.terminate()
-        driver.wait(20)
+        driver.wait(600)
 
 
 def _announced_port(log: Path) -> int:
-    for _ in range(300):
+    for _ in range(3000):
         words = log.read_text(encoding="utf-8").replace(".", " ").split()
         if "port" in words and words[-1] != "port":
             found = [int(word) for word in words[words.index("port") :] if word.isdigit() and int(word)]

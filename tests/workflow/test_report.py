@@ -17,6 +17,8 @@ from tests.workflow.conftest import Workspace
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(not BROWSER, reason="no chromium here: Debian's package chromium")
+# Without the shared memory of /dev/shm: in a container it may have 64 MB, and a long page hangs.
+SMALL = "--disable-dev-shm-usage"
 # Its own traffic, and any that a page might ask for.
 OFFLINE = [
     *("--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -27,9 +29,9 @@ OUTSIDE = re.compile(r"""(?:src|href)=["'](?!#|data:|models/)[^"']*|url\((?!["']
 
 def browse(address: str, folder: Path, *options: str) -> str:
     """What headless Chromium prints after opening a page; `folder` is its fresh profile."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *OFFLINE]
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", SMALL, *OFFLINE]
     command += ["--virtual-time-budget=4000", f"--user-data-dir={folder / 'profile'}", *options, address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
