@@ -101,6 +101,12 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content):
     assert "doesn't hold a state dict" in complaint(tmp_path / "weights.pth", tmp_path / "out.safetensors")
 
 
+def test_a_file_of_another_kind_is_refused_without_torchs_advice_to_load_it_unsafely(tmp_path):
+    (tmp_path / "notes.md").write_text("# Notes\n", encoding="utf-8")
+    message = complaint(tmp_path / "notes.md", tmp_path / "out.safetensors")
+    assert "(it holds something else than weights). Name another file." in message
+
+
 class Trap:
     """Unpickling it writes a file: what a malicious download would do."""
 

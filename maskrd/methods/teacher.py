@@ -6,6 +6,7 @@ importing timm and torchvision takes seconds.
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -130,6 +131,8 @@ def read_weights(backbone: str, path: Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # unpickling raises errors of many types
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an empty message
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to load without its safety check
+            reason = "it holds something else than weights"
         raise MaskrdError(
             f"{where} can't be read as a .safetensors or .pth state dict ({reason}). Name another file."
         ) from None
