@@ -88,7 +88,7 @@ def test_interval_is_students():
 
 
 def test_an_interval_ends_at_100(tmp_path):
-    """99.8 in print; 99.2 to 100.4 would reach over the band's upper end, 100.3, where no metric can be."""
+    """The paper has 99.8; 99.2 to 100.4 would reach over the band's upper end, 100.3, where no metric can be."""
     for seed, number in enumerate((99.6, 99.8, 100.0)):
         put(tmp_path, "carpet", {"image_auroc": number}, seed=seed)
     row = find(verdicts(tmp_path, WIDE, [0, 1, 2]), "table1", "carpet")
@@ -119,7 +119,7 @@ def test_mvtec_by_name_only_is_not_comparable(tmp_path):
 def test_single_run_of_a_category(tmp_path):
     put(tmp_path, "screw", {"image_auroc": 98.4, "pixel_auroc": 97.0, "aupro": 98.5})
     rows = verdicts(tmp_path, WIDE, [0, 1, 2])
-    row = find(rows, "table1", "screw")  # 98.7 in print
+    row = find(rows, "table1", "screw")  # the paper has 98.7
     assert (row.verdict, row.runs, row.n, row.sd, row.low, row.conditions) == (
         "reproduced",
         "single run",
@@ -293,7 +293,7 @@ def test_rows_that_print_does_not_tell_apart_have_a_verdict_where_both_give_it(t
     rows = verdicts(tmp_path, WIDE, [0])
     pro, auroc = (find(rows, "table7", "layers_2_3", metric) for metric in ("aupro", "image_auroc"))
     assert (pro.verdict, auroc.verdict) == ("not known", "lower")
-    assert pro.remarks == "print leaves the order of pairs 2+3 and 1+3 open"
+    assert pro.remarks == "the paper leaves the order of the pairs 2+3 and 1+3 open"
 
 
 def test_a_mean_off_by_rounding_alone_is_no_misprint(tmp_path):
