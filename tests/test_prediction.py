@@ -177,7 +177,7 @@ def test_unreadable_images_are_counted_and_tried_again(tested, tmp_path):
     arguments = ["predict", str(job.model), str(folder), str(tmp_path / "gone.png"), "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "2 images; higher scores" in result.output
+    assert "images scored: 2. Higher scores" in result.output
     assert "Images that can't be read: 4" in result.output
     with (tmp_path / "out/unreadable.csv").open() as file:
         problems = {Path(row["image"]).name: row["problem"] for row in csv.DictReader(file)}

@@ -1,13 +1,15 @@
 """The JSON schema for editors: current, fulfilled by what we ship, and stricter than YAML."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from maskrd.config.load import read_configuration
-from maskrd.config.schema import configuration_schema
+from maskrd.config.schema import configuration_schema, write_schema
+from maskrd.errors import MaskrdError
 from tests.conftest import ROOT
 
 FILES = ["config.yaml", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "workflow/config").rglob("*.yaml")))]
@@ -55,3 +57,11 @@ def test_keys_are_described_by_the_comments_of_config_yaml(schema: dict[str, Any
     assert "Section 3.7" in described["fmm"]["description"]
     assert "mean" in schema["properties"]["evaluation"]["properties"]["score"]["description"]
     assert "description" in schema["properties"]["seeds"]
+
+
+def test_no_file_of_another_kind_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("mine")
+    with pytest.raises(MaskrdError, match=r"README\.md: .* must end in \.json"):
+        write_schema(page)
+    assert page.read_text() == "mine"

@@ -110,7 +110,7 @@ def test_status_shows_how_far_a_training_is(experiment: Experiment) -> None:
         assert "3:19:00" in text
         (stored.folder / "progress.json").write_text("[]", encoding="utf-8")
         assert "In training" in shown(experiment)
-    assert "in 1 trainings" in text
+    assert "trainings: 1 " in text
 
 
 def test_watching_renews_until_ctrl_c(experiment: Experiment, monkeypatch, capsys) -> None:

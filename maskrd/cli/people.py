@@ -119,11 +119,11 @@ def predict(
 
     machine = replace(machine, patience=PATIENCE)
     summary = score(model, images, output, machine, teacher, normal or (), heatmaps)
-    typer.echo(f"{output / 'scores.csv'}: {summary.scored:,} images; higher scores are more anomalous.")
+    typer.echo(f"{output / 'scores.csv'}: images scored: {summary.scored:,}. Higher scores are more anomalous.")
     if summary.anomalous is None:
         typer.echo("No threshold: the training held no image out. Name normal images of your own with --normal.")
     else:
-        typer.echo(f"{summary.anomalous:,} of them score above the threshold.")
+        typer.echo(f"Images above the threshold: {summary.anomalous:,}.")
     if summary.unreadable:
         typer.echo(f"Images that can't be read: {len(summary.unreadable):,}; {output / 'unreadable.csv'} says why.")
     if not summary.scored:

@@ -8,6 +8,7 @@ from maskrd.config.experiment import Experiment
 from maskrd.config.load import DEFAULT, REPOSITORY
 from maskrd.config.methods import METHODS, FileSettings, setting_names
 from maskrd.config.settings import Evaluation, Section
+from maskrd.errors import MaskrdError
 from maskrd.files import write_json
 
 LINE = re.compile(r"( *)(\w+):(?: [^#]*)?(?:# (.*))?")
@@ -34,6 +35,9 @@ def configuration_schema() -> dict[str, Any]:
 
 
 def write_schema(path: Path) -> None:
+    """Raises MaskrdError if the name doesn't end in .json, so that no file of another kind is replaced."""
+    if path.suffix != ".json":
+        raise MaskrdError(f"{path}: the name of the schema to write must end in .json.")
     write_json(path, configuration_schema())
 
 

@@ -130,7 +130,7 @@ def _progress(progress: dict[str, Any]) -> Iterator[str]:
 def _store_size(store: Path) -> Text:
     trainings = stored_trainings(store)
     size = sum(stored.size() for stored in trainings)
-    return Text(f"{store}: {size / 1e9:.2f} GB in {len(trainings)} trainings (`maskrd prune` lists the unused ones)")
+    return Text(f"{store}: {size / 1e9:.2f} GB, trainings: {len(trainings)} (`maskrd prune` lists the unused ones)")
 
 
 def watch_overview(experiment: Experiment) -> None:
