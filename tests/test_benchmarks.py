@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -157,3 +158,13 @@ def test_demos_of_two_checkouts_are_timed(tmp_path):
     assert result["ratio"]["wall"] == pytest.approx(new["wall"] / old["wall"])
     assert new["wall"] >= 3
     assert 0 <= new["first_table"] < new["wall"]  # the table is there before the pause
+
+
+def test_the_last_fifth_of_each_class_is_held_out(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    split = importlib.import_module("held_out_cifar10").split
+    records = np.stack([np.tile([0, 0, 0, 1, 1], 4), np.arange(20)], axis=1).astype(np.uint8)
+    train, test = split(records)
+    assert test.tolist() == [[0, 16], [0, 17], [1, 18], [1, 19]]
+    assert len(train) == 16
+    assert sorted(np.concatenate([train, test])[:, 1].tolist()) == list(range(20))
