@@ -189,6 +189,7 @@ def test_unreadable_images_are_counted_and_tried_again(tested, tmp_path):
     assert nothing.exit_code != 0
     write_image(folder / "broken.png", seed=3)
     assert predict(job.model, [folder], tmp_path / "out", CPU).scored == 3
+    assert predict(job.model, [folder / "broken.png"], tmp_path / "none", CPU).scored == 1
 
 
 def test_odd_names(tested, tmp_path):

@@ -32,6 +32,7 @@ from maskrd.files import naming_errors, sha256_file, write_csv, write_json
 from maskrd.gallery import read_range
 
 PREDICTION = "prediction.json"
+UNREADABLE = "unreadable.csv"
 COLUMNS = ["image", "score", "anomalous", "heatmap"]
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
@@ -97,7 +98,7 @@ def predict(
             writer.writerows(found)
             file.flush()
             rows += found
-    write_csv(output / "unreadable.csv", ["image", "problem"], run.unreadable.items())
+    write_csv(output / UNREADABLE, ["image", "problem"], run.unreadable.items())
     anomalous = sum(row[2] == "true" for row in rows)
     return Summary(len(rows), None if threshold is None else anomalous, run.unreadable)
 
@@ -303,7 +304,8 @@ def refuse_foreign(output: Path) -> None:
         raise MaskrdError(f"{output}: a file. Choose a new folder.")
     if not output.is_dir() or (output / PREDICTION).exists():
         return
-    others = [path for path in output.iterdir() if path.name != SCORES and not path.name.startswith(".")]
+    ours = {SCORES, UNREADABLE} if (output / SCORES).exists() else set()  # of a run that could read no image
+    others = [path for path in output.iterdir() if path.name not in ours and not path.name.startswith(".")]
     if others:
         raise MaskrdError(f"{output}: holds other files, such as {others[0].name}. Choose a new folder.")
 
