@@ -1,10 +1,10 @@
 """Write a CIFAR-10 without test images, so that settings can be chosen without them.
 
-Usage: python benchmarks/held_out_cifar10.py CIFAR10_FOLDER OUTPUT_FOLDER. The first is `cifar-10-batches-bin`. Of each
-class, the last fifth of its training images becomes the new test batch, and the others become the new training batch.
+Of each class, the last fifth of its training images becomes the new test batch, and the others become the new training
+batch.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,18 @@ def split(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return records[~held_out], records[held_out]
 
 
-def main(source: str, output: str) -> None:
-    batches = sorted(Path(source).glob("data_batch_*.bin"))
+def main(source: Path, output: Path) -> None:
+    batches = sorted(source.glob("data_batch_*.bin"))
     records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES) for path in batches])
     train, test = split(records)
-    folder = Path(output)
-    folder.mkdir()  # an existing folder is somebody's
-    train.tofile(folder / "data_batch_1.bin")
-    test.tofile(folder / TEST_BATCH)
+    output.mkdir()  # an existing folder is somebody's
+    train.tofile(output / "data_batch_1.bin")
+    test.tofile(output / TEST_BATCH)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the folder cifar-10-batches-bin")
+    parser.add_argument("output", type=Path, help="a new folder")
+    options = parser.parse_args()
+    main(options.source, options.output)

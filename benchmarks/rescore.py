@@ -1,7 +1,6 @@
 """Score finished models again under other readings of the test, and say how much is chance.
 
-Usage: python benchmarks/rescore.py RESULTS DATASET_FOLDER OUTPUT.csv MODEL... where MODEL is the path below
-RESULTS/models, such as mvtec_ad/transistor/rd/resnet18/seed0. Nothing is trained, and no file of RESULTS changes.
+Nothing is trained, and no file of the results changes.
 
 Each reading differs from the model's own evaluation in what its name says. One line for each model, reading and
 metric, in percent. `low` and `high` are the 2.5 and 97.5 percentiles over test images drawn with replacement,
@@ -9,8 +8,8 @@ good and defective ones apart, the model held fixed: they say nothing of other s
 them; the pooled pixel metrics would take a sort of all pixels for each draw.
 """
 
+import argparse
 import csv
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,13 +98,13 @@ def rescore(job: EvaluationJob, changes: dict, larger_masks: bool = False) -> It
             yield metric, f"{100 * value:.1f}", low, high
 
 
-def main(results: str, data: str, output: str, *models: str) -> None:
-    with Path(output).open("w", newline="", encoding="utf-8") as file:
+def main(results: Path, data: Path, output: Path, models: list[str]) -> None:
+    with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for reading in (*READINGS, LARGER_MASKS):
             for model in models:
-                job = job_of(Path(results), Path(data), model)
+                job = job_of(results, data, model)
                 larger_masks = reading == LARGER_MASKS
                 if not larger_masks or (job.training.image_size < MASK_SIZE and not job.training.crop):
                     lines = rescore(job, READINGS.get(reading, {}), larger_masks)
@@ -114,4 +113,10 @@ def main(results: str, data: str, output: str, *models: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="a results folder")
+    parser.add_argument("data", type=Path, help="the dataset's folder")
+    parser.add_argument("output", type=Path, help="the CSV file to write")
+    parser.add_argument("models", nargs="+", help="paths below models/, such as mvtec_ad/transistor/rd/resnet18/seed0")
+    options = parser.parse_args()
+    main(options.results, options.data, options.output, options.models)

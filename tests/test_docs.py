@@ -52,8 +52,16 @@ class Rule:
     handle: Callable[[Setting, str], object]
 
 
+def words_of(setting: Setting, command: str) -> list[str]:
+    """As bash reads the command: without quotes and comments, and with braces expanded."""
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], cwd=setting.folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split("\0")[:-1]
+
+
 def as_written(setting: Setting, command: str) -> str:
-    return setting.run(shlex.split(command, comments=True))
+    return setting.run(words_of(setting, command))
 
 
 def with_words(*words: str) -> Callable[[Setting, str], str]:
@@ -66,7 +74,7 @@ def planned(setting: Setting, command: str) -> str:
 
     -n comes first: after --configfile or --config it would be swallowed. tests/workflow plans the whole paper.
     """
-    program, *words = shlex.split(command, comments=True)
+    program, *words = words_of(setting, command)
     small = [] if {"--configfile", "--config"} & set(words) else ["--config", TWO_CATEGORIES]
     return setting.run([program, *small, "-n", *words])
 
