@@ -16,7 +16,7 @@ from maskrd.preloaded import exit_code
 
 HEAVY = (
     "snakemake.cli", "snakemake.api", "snakemake.dag", "snakemake.workflow", "snakemake.scheduling.greedy", "pandas",
-    "torch", "rich.console", "maskrd.cli", "maskrd.config.experiment", "maskrd.reporting.layout",
+    "torch", "rich.console", "maskrd.cli", "maskrd.config.experiment", "maskrd.reporting.grid",
 )  # fmt: skip
 
 

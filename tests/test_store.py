@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskrd.cli import app
-from maskrd.config.files import HISTORY, WEIGHTS
+from maskrd.config.files import HISTORY_FILE, WEIGHTS_FILE
 from maskrd.engine.store import Stored, identity, link_or_copy, stored_trainings
 from maskrd.files import sha256_file, temporary_prefix
 
@@ -82,12 +82,12 @@ def test_a_training_reads_index_and_teacher_once_for_its_identity(training_job, 
 
 def test_nothing_is_delivered_before_the_end(stored: Stored, tmp_path: Path) -> None:
     stored.write_progress(HISTORY_LINES, 3, 1.0)
-    assert not stored.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY)
-    assert not (tmp_path / WEIGHTS).exists()
+    assert not stored.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE)
+    assert not (tmp_path / WEIGHTS_FILE).exists()
 
 
 def test_a_finished_model_is_delivered_as_a_link(finished: Stored, tmp_path: Path) -> None:
-    model, history = tmp_path / "models/a" / WEIGHTS, tmp_path / "models/a" / HISTORY
+    model, history = tmp_path / "models/a" / WEIGHTS_FILE, tmp_path / "models/a" / HISTORY_FILE
     for _ in range(2):  # the second time it is there already
         assert finished.deliver(model, history)
         assert model.samefile(finished.model)
@@ -102,8 +102,8 @@ def test_the_model_of_another_user_is_delivered(finished: Stored, tmp_path: Path
         raise PermissionError
 
     monkeypatch.setattr(Path, "chmod", refuse)
-    assert finished.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY)
-    assert (tmp_path / WEIGHTS).samefile(finished.model)
+    assert finished.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE)
+    assert (tmp_path / WEIGHTS_FILE).samefile(finished.model)
 
 
 def test_without_links_a_copy_is_delivered(finished: Stored, tmp_path: Path, monkeypatch) -> None:
@@ -120,20 +120,20 @@ def test_without_links_a_copy_is_delivered(finished: Stored, tmp_path: Path, mon
 def test_a_changed_model_is_not_delivered(finished: Stored, tmp_path: Path, damage: str) -> None:
     path = {"model": finished.model, "history": finished.history, "record": finished.folder / "finished.json"}[damage]
     path.write_bytes(b"[7]")
-    assert not finished.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY)
+    assert not finished.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE)
 
 
 def test_dropped_weights_are_said_to_be_so(finished: Stored, tmp_path: Path, caplog) -> None:
-    assert finished.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY, keep_weights=False)
-    assert (tmp_path / WEIGHTS).read_bytes() == b"weights"
+    assert finished.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE, keep_weights=False)
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == b"weights"
     assert not finished.model.exists()
     with caplog.at_level(logging.INFO):
-        assert not finished.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY)
+        assert not finished.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE)
     assert "weights were deleted (keep_weights)" in caplog.text
 
 
 def test_only_what_the_store_wrote_is_removed(finished: Stored) -> None:
-    for name in ("last.pt", WEIGHTS):
+    for name in ("last.pt", WEIGHTS_FILE):
         (finished.folder / f"{temporary_prefix(name)}elsewhere-17.tmp.pt").write_bytes(b"half")
     others = {finished.folder / name for name in ("notes.txt", ".model.safetensors", "model.safetensors.bak", "last")}
     for path in others:
@@ -163,7 +163,7 @@ def test_a_second_run_waits_and_then_finds_the_model(stored: Stored, tmp_path: P
         other = Stored(stored.folder)
         assert other.is_locked()
         with other.locked():
-            found.append(other.deliver(tmp_path / WEIGHTS, tmp_path / HISTORY))
+            found.append(other.deliver(tmp_path / WEIGHTS_FILE, tmp_path / HISTORY_FILE))
 
     thread = threading.Thread(target=second)
     with caplog.at_level(logging.INFO):

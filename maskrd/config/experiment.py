@@ -17,7 +17,7 @@ from maskrd.config.settings import (
     Identifier,
     Model,
     ResultsPath,
-    Section,
+    StrictData,
     TableSpec,
     Training,
     UserFile,
@@ -42,7 +42,7 @@ class Recipe:
         return canonical_json(self.evaluation)
 
 
-class Experiment(Section):
+class Experiment(StrictData):
     """The whole configuration."""
 
     results: ResultsPath
@@ -153,6 +153,6 @@ class Experiment(Section):
         )
 
 
-def _chosen(section: type[Section], values: dict[str, Any], where: str) -> Any:
+def _chosen(section: type[StrictData], values: dict[str, Any], where: str) -> Any:
     """The section with those of the values that belong to it."""
     return section.read(where, {key: value for key, value in values.items() if key in section.model_fields})

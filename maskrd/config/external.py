@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SCORES = "scores.csv"
+IMAGE_SCORES = "scores.csv"
 ENDINGS = (".tif", ".tiff")
 
 
@@ -18,4 +18,4 @@ def map_files(folder: Path) -> list[Path]:
 
 def result_files(folder: Path) -> list[Path]:
     """The maps and, where there is one, the file of scores."""
-    return [*map_files(folder), *folder.glob(SCORES)]
+    return [*map_files(folder), *folder.glob(IMAGE_SCORES)]

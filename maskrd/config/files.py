@@ -14,11 +14,11 @@ from maskrd.data.changes import memory_name
 from maskrd.data.registry import is_generated
 
 # The files in a model's folder.
-WEIGHTS = "model.safetensors"
-HISTORY = "history.csv"
-METRICS = "metrics.json"
-SCORES = "scores.csv"
-GALLERY = "gallery.npz"
+WEIGHTS_FILE = "model.safetensors"
+HISTORY_FILE = "history.csv"
+METRICS_FILE = "metrics.json"
+SCORES_FILE = "scores.csv"
+GALLERY_FILE = "gallery.npz"
 
 # All experiments in a folder share the data, so the data are not in `results`.
 DATA = Path("data")
@@ -37,12 +37,12 @@ def models_folder(results: Path) -> Path:
 
 def metrics_file(models: Path, model: Model) -> Path:
     """The record of a model, in a folder of models."""
-    return models / model.path / METRICS
+    return models / model.path / METRICS_FILE
 
 
 def find_metrics(models: Path, pattern: Model) -> list[Path]:
     """The records that exist in a folder of models, sorted. A field of `pattern` may be "*"."""
-    found = models.glob(f"{pattern.path}/{METRICS}")
+    found = models.glob(f"{pattern.path}/{METRICS_FILE}")
     return sorted(path for path in found if SEED.fullmatch(path.parent.name))  # a copy such as seed0.bak is no model
 
 
@@ -77,23 +77,23 @@ class ModelFiles:
 
     @property
     def weights(self) -> Path:
-        return self._folder(self.trained) / WEIGHTS
+        return self._folder(self.trained) / WEIGHTS_FILE
 
     @property
     def history(self) -> Path:
-        return self._folder(self.trained) / HISTORY
+        return self._folder(self.trained) / HISTORY_FILE
 
     @property
     def metrics(self) -> Path:
-        return self._folder(self.model) / METRICS
+        return self._folder(self.model) / METRICS_FILE
 
     @property
     def scores(self) -> Path:
-        return self._folder(self.model) / SCORES
+        return self._folder(self.model) / SCORES_FILE
 
     @property
     def gallery(self) -> Path:
-        return self._folder(self.model) / GALLERY
+        return self._folder(self.model) / GALLERY_FILE
 
     @property
     def maps(self) -> Path:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from maskrd.config.files import metrics_file
 from maskrd.config.methods import RecordedTraining
-from maskrd.config.settings import Evaluation, Metric, Model, Section
+from maskrd.config.settings import Evaluation, Metric, Model, StrictData
 from maskrd.errors import MaskrdError, describe_fault
 
 METRICS = get_args(Metric)
@@ -19,7 +19,7 @@ ADDED_LATER = ("image_ap", "image_f1max", "pixel_ap", "pixel_f1max", "pro_200_th
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class JobRecord(Section):
+class JobRecord(StrictData):
     """The software and hardware of a job, and its seconds. None: an earlier version didn't record it."""
 
     device: str
@@ -60,7 +60,7 @@ class EvaluationRecord(JobRecord):
     model_sha256: str
 
 
-class Decision(Section):
+class Decision(StrictData):
     """The threshold between good and defective images, and what it does on the test set.
 
     An image whose score is above `threshold` counts as anomalous. The threshold was chosen on `held_out` normal
@@ -74,7 +74,7 @@ class Decision(Section):
     false_alarm_rate: Share | None
 
 
-class Record(Section):
+class Record(StrictData):
     """A model's metrics.json. Metrics are in [0, 1]; those of pixels are None if the data have no masks."""
 
     image_auroc: Share | None
@@ -135,7 +135,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def compare_settings(recorded: Section, wanted: Mapping[str, Any]) -> list[Mismatch]:
+def compare_settings(recorded: StrictData, wanted: Mapping[str, Any]) -> list[Mismatch]:
     """The settings whose recorded value is not that of `wanted`, in the order of `wanted`.
 
     If `wanted` has precision `auto`, any recorded precision is fine.

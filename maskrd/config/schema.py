@@ -7,7 +7,7 @@ from typing import Any
 from maskrd.config.experiment import Experiment
 from maskrd.config.load import DEFAULT, REPOSITORY
 from maskrd.config.methods import METHODS, FileSettings, setting_names
-from maskrd.config.settings import Evaluation, Section
+from maskrd.config.settings import Evaluation, StrictData
 from maskrd.errors import MaskrdError
 from maskrd.files import write_json
 
@@ -54,7 +54,7 @@ def _training_properties() -> dict[str, Any]:
     return merged
 
 
-def _properties(section: type[Section]) -> dict[str, Any]:
+def _properties(section: type[StrictData]) -> dict[str, Any]:
     return _tidy(section.model_json_schema())["properties"]
 
 

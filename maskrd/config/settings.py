@@ -117,14 +117,14 @@ Levels = Annotated[tuple[Level, ...], Field(min_length=1), Distinct, AfterValida
 Variants = Annotated[tuple[Identifier, ...], Field(min_length=1)]
 
 
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values don't change."""
+class StrictData(BaseModel):
+    """Data from outside, such as a section of the configuration: unknown keys are errors, values don't change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def parse(cls, where: str, text: str) -> Self:
-        """Read a section from JSON. Jobs get it on their command line."""
+        """Read it from JSON. Jobs get sections of the configuration on their command line."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -139,12 +139,12 @@ class Section(BaseModel):
             raise MaskrdError(describe_wrong_keys(error, cls, where)) from None
 
 
-def canonical_json(section: Section) -> str:
-    """The section as JSON with sorted keys. Snakemake compares parameters as text: another order must not retrain."""
-    return json.dumps(section.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+def canonical_json(data: StrictData) -> str:
+    """The data as JSON with sorted keys. Snakemake compares parameters as text: another order must not retrain."""
+    return json.dumps(data.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
 
 
-class Evaluation(Section):
+class Evaluation(StrictData):
     """Settings of testing: they change the metrics, never the model."""
 
     score: Literal["max", "mean", "loss", "reweighted"]
@@ -163,7 +163,7 @@ class Evaluation(Section):
         return 0 if self.defect_pixels == "any" else 127.5
 
 
-class Training(Section):
+class Training(StrictData):
     """The settings that every method has. Another value of any of them makes another model.
 
     Each method has a subclass with settings of its own (`config/methods.py`). config.yaml gives the reason for each
@@ -247,7 +247,7 @@ def held_out_count(images: int, fraction: float) -> int:
     return round(images * fraction)
 
 
-class Dataset(Section):
+class Dataset(StrictData):
     """Where a dataset is, and the settings that its models have instead of those of `train`.
 
     `layout` says how its files are arranged, and `title` is the name that readers see. Datasets that the code knows
@@ -270,7 +270,7 @@ class Dataset(Section):
         return {key: value for key, value in keys.items() if value is not None}
 
 
-class TableSpec(Section):
+class TableSpec(StrictData):
     """A table of `rows` and metrics, on one dataset.
 
     `costs` adds columns: parameters, seconds of training, frames per second.
@@ -294,7 +294,7 @@ class TableSpec(Section):
         return self
 
 
-class FigureSpec(Section):
+class FigureSpec(StrictData):
     """Test images, each with the anomaly maps of several variants."""
 
     dataset: Identifier

@@ -12,12 +12,12 @@ from maskrd.config.settings import (
     FigureSpec,
     Identifier,
     Model,
-    Section,
+    StrictData,
     TableSpec,
 )
 
 
-class View(Section):
+class View(StrictData):
     """Everything that a table or figure is made of except its models' files. A job gets it as JSON."""
 
     name: str

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskrd.config.external import SCORES, map_files, maps_folder
+from maskrd.config.external import IMAGE_SCORES, map_files, maps_folder
 from maskrd.config.settings import Training
 from maskrd.data.index_file import Entry, Index
 from maskrd.data.samples import load_test
@@ -44,7 +44,7 @@ def write_maps(job: EvaluationJob, folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.pad(anomaly_map, margin, constant_values=anomaly_map.min())).save(path)
         images = (entry.image for entry in samples.entries)
-        write_csv(made / SCORES, ["image", "score"], zip(images, map(score_text, scores), strict=True))
+        write_csv(made / IMAGE_SCORES, ["image", "score"], zip(images, map(score_text, scores), strict=True))
 
 
 def keep_maps(job: TrainingJob, inputs: Inputs) -> Learned:
@@ -58,7 +58,7 @@ def keep_maps(job: TrainingJob, inputs: Inputs) -> Learned:
     refuse_other_names(folder, index)
     maps = torch.cat([read_map(folder / map_name(entry), settings) for entry in index.test])
     samples = load_test(index, job.data, settings.image_size, job.machine.threads).cropped(settings.crop)
-    inputs.method.keep(samples.images, maps, read_scores(folder / SCORES, index.test))
+    inputs.method.keep(samples.images, maps, read_scores(folder / IMAGE_SCORES, index.test))
     weights = inputs.method.state_dict()
     return Learned(weights, [], epochs=0, best_epoch=None, seconds=time.monotonic() - started)
 

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from maskrd.colors import COLORMAP, OVERLAY, scaled
-from maskrd.config.files import GALLERY, METRICS, SCORES
+from maskrd.config.files import GALLERY_FILE, METRICS_FILE, SCORES_FILE
 from maskrd.config.record import Record, read_record
-from maskrd.config.settings import Evaluation, Section, Training
+from maskrd.config.settings import Evaluation, StrictData, Training
 from maskrd.data.changes import IMAGE_SUFFIXES
 from maskrd.data.images import load_image
 from maskrd.data.samples import Samples
@@ -37,7 +37,7 @@ COLUMNS = ["image", "score", "anomalous", "heatmap"]
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
 
-class Prediction(Section):
+class Prediction(StrictData):
     """What the scores in a folder were made with. A run that continues in the folder must have the same.
 
     `low` and `high` are the map values of the first and last heatmap colour.
@@ -85,13 +85,13 @@ def predict(
     threshold = record.decision.threshold if record.decision else None
     if normal:
         threshold = normal_threshold(scorer, find_images(normal), machine.threads)
-    rows = read_rows(output / SCORES)
+    rows = read_rows(output / SCORES_FILE)
     done = {row[0] for row in rows}
     waiting = [path for path in files if printable(path) not in done]
     run = Run(output, scorer, record.evaluation.model_sha256, threshold, heatmaps, machine.threads)
     run.resume()
-    write_csv(output / SCORES, COLUMNS, rows)
-    with naming_errors(output / SCORES), (output / SCORES).open("a", newline="", encoding="utf-8") as file:
+    write_csv(output / SCORES_FILE, COLUMNS, rows)
+    with naming_errors(output / SCORES_FILE), (output / SCORES_FILE).open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for start in tqdm(range(0, len(waiting), BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
             found = run.score(waiting[start : start + BATCH_SIZE], number=len(rows))
@@ -179,7 +179,8 @@ def scorer_beside_results(model: Path, record: Record, teacher: Path | None, mac
     trained = read_training(model)
     if sha256_file(model) != record.evaluation.model_sha256:
         raise MaskrdError(
-            f"{model}: not the file that {model.with_name(METRICS)} was made from. Test the model again with Snakemake."
+            f"{model}: not the file that {model.with_name(METRICS_FILE)} was made from. "
+            "Test the model again with Snakemake."
         )
     teacher = teacher or teacher_beside(model, trained.backbone)
     if sha256_file(teacher) != trained.teacher_sha256:
@@ -193,7 +194,7 @@ def record_beside(model: Path) -> Record:
     Raises MaskrdError if `model` isn't a model, or was not tested.
     """
     read_training(model)  # first, so that the message about a wrong file says that
-    path = model.with_name(METRICS)
+    path = model.with_name(METRICS_FILE)
     if not path.exists():
         raise MaskrdError(f"{path}: missing. It has the settings for scoring. Test the model with Snakemake first.")
     return read_record(path)
@@ -304,7 +305,7 @@ def refuse_foreign(output: Path) -> None:
         raise MaskrdError(f"{output}: a file. Choose a new folder.")
     if not output.is_dir() or (output / PREDICTION).exists():
         return
-    ours = {SCORES, UNREADABLE} if (output / SCORES).exists() else set()  # of a run that could read no image
+    ours = {SCORES_FILE, UNREADABLE} if (output / SCORES_FILE).exists() else set()  # of a run that could read no image
     others = [path for path in output.iterdir() if path.name not in ours and not path.name.startswith(".")]
     if others:
         raise MaskrdError(f"{output}: holds other files, such as {others[0].name}. Choose a new folder.")
@@ -326,7 +327,7 @@ def map_range(model: Path, maps: np.ndarray) -> tuple[float, float]:
 
     Raises MaskrdError for a gallery that can't be read.
     """
-    path = model.with_name(GALLERY)
+    path = model.with_name(GALLERY_FILE)
     if not path.is_file():
         return float(maps.min()), float(maps.max())
     return read_range(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from maskrd.config.files import HISTORY, WEIGHTS
+from maskrd.config.files import HISTORY_FILE, WEIGHTS_FILE
 from maskrd.config.settings import Training, canonical_json
 from maskrd.data.index_file import Index
 from maskrd.files import atomic_path, parse_json, sha256_file, sha256_json, temporary_prefix, write_csv, write_json
@@ -28,7 +28,7 @@ IDENTITY, PROGRESS, FINISHED = "identity.json", "progress.json", "finished.json"
 LAST_STATE, PREVIOUS_STATE, UNREADABLE_STATE = "last.pt", "previous.pt", "unreadable.pt"
 LOCK = "lock"
 UNFINISHED_FILES = (PROGRESS, LAST_STATE, PREVIOUS_STATE, UNREADABLE_STATE)
-FILES = (*UNFINISHED_FILES, WEIGHTS, HISTORY, FINISHED, IDENTITY, LOCK)
+FILES = (*UNFINISHED_FILES, WEIGHTS_FILE, HISTORY_FILE, FINISHED, IDENTITY, LOCK)
 DIGEST = re.compile(r"[0-9a-f]{64}")
 POLL = 2  # seconds between two looks at a lock that another run holds
 
@@ -62,7 +62,7 @@ class Stored:
 
     def __init__(self, folder: Path, identity: dict | None = None) -> None:
         self.folder, self.identity = folder, identity
-        self.model, self.history = folder / WEIGHTS, folder / HISTORY
+        self.model, self.history = folder / WEIGHTS_FILE, folder / HISTORY_FILE
 
     @property
     def digest(self) -> str:
@@ -133,7 +133,7 @@ class Stored:
         self.remove(UNFINISHED_FILES)
 
     def _results(self) -> list[tuple[str, Path]]:
-        return [(WEIGHTS, self.model), (HISTORY, self.history)]
+        return [(WEIGHTS_FILE, self.model), (HISTORY_FILE, self.history)]
 
     def deliver(self, model: Path, history: Path, keep_weights: bool = True) -> bool:
         """Link the finished model and its curve to the given names. Returns False, and does nothing, if unfinished.
@@ -145,7 +145,7 @@ class Stored:
         link_or_copy(self.history, history)
         link_or_copy(self.model, model)
         if not keep_weights:
-            self.remove((WEIGHTS,))
+            self.remove((WEIGHTS_FILE,))
         return True
 
     def find(self, model: Path, history: Path, keep_weights: bool = True) -> bool:

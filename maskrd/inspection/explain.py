@@ -9,7 +9,7 @@ from maskrd.config.experiment import Experiment
 from maskrd.config.files import Files
 from maskrd.config.messages import unknown_key
 from maskrd.config.record import JobRecord, Record, compare_settings, find_record
-from maskrd.config.settings import Model, Section
+from maskrd.config.settings import Model, StrictData
 from maskrd.errors import MaskrdError
 from maskrd.inspection.commands import evaluate_command, train_command
 
@@ -113,11 +113,11 @@ def _device(job: JobRecord) -> str:
     return job.device + (f", threads {job.threads}" if job.threads else "")
 
 
-def _settings(recipe: Section) -> str:
+def _settings(recipe: StrictData) -> str:
     return ", ".join(f"{key} {json.dumps(value)}" for key, value in recipe.model_dump(mode="json").items())
 
 
-def _changed(recorded: Section, configured: Section) -> str:
+def _changed(recorded: StrictData, configured: StrictData) -> str:
     """The recorded settings that differ from the configured ones."""
     return ", ".join(map(str, compare_settings(recorded, configured.model_dump(mode="json"))))
 

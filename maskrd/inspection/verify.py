@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskrd.config.experiment import Experiment
-from maskrd.config.files import METRICS, WEIGHTS, Files
-from maskrd.config.record import METRICS as METRIC_NAMES
-from maskrd.config.record import Record, read_record
+from maskrd.config.files import METRICS_FILE, WEIGHTS_FILE, Files
+from maskrd.config.record import METRICS, Record, read_record
 from maskrd.engine.evaluation import EvaluationJob, evaluate
 from maskrd.engine.machine import Machine
 from maskrd.errors import MaskrdError
@@ -34,21 +33,24 @@ def verify_models(models: Path, experiment: Experiment, machine: Machine) -> Ite
     Raises MaskrdError if there is no such model, if weights aren't those of their record, and if images or teacher are
     missing or not those of the training.
     """
-    records = sorted(path for path in models.rglob(METRICS) if path.with_name(WEIGHTS).exists())
+    records = sorted(path for path in models.rglob(METRICS_FILE) if path.with_name(WEIGHTS_FILE).exists())
     if not records:
-        raise MaskrdError(f"{models}: no folder with both {WEIGHTS} and {METRICS}. Name the folder of the models.")
+        raise MaskrdError(
+            f"{models}: no folder with both {WEIGHTS_FILE} and {METRICS_FILE}. Name the folder of the models."
+        )
     for path in records:
         yield verify_model(path.parent, experiment, machine)
 
 
 def verify_model(folder: Path, experiment: Experiment, machine: Machine) -> Verification:
-    recorded = read_record(folder / METRICS)
-    if sha256_file(folder / WEIGHTS) != recorded.evaluation.model_sha256:
+    recorded = read_record(folder / METRICS_FILE)
+    if sha256_file(folder / WEIGHTS_FILE) != recorded.evaluation.model_sha256:
         raise MaskrdError(
-            f"{folder / METRICS}: belongs to other weights than the {WEIGHTS} beside it. Ask for the right pair."
+            f"{folder / METRICS_FILE}: belongs to other weights than the {WEIGHTS_FILE} beside it. "
+            "Ask for the right pair."
         )
     with tempfile.TemporaryDirectory() as scratch:
-        metrics = Path(scratch) / METRICS
+        metrics = Path(scratch) / METRICS_FILE
         evaluate(
             _job(folder, recorded, experiment, machine),
             metrics,
@@ -56,7 +58,7 @@ def verify_model(folder: Path, experiment: Experiment, machine: Machine) -> Veri
             Path(scratch) / "gallery.npz",
         )
         found = read_record(metrics)
-    pairs = {name: (getattr(recorded, name), getattr(found, name)) for name in METRIC_NAMES}
+    pairs = {name: (getattr(recorded, name), getattr(found, name)) for name in METRICS}
     return Verification(folder, {name: pair for name, pair in pairs.items() if None not in pair})
 
 
@@ -74,5 +76,5 @@ def _job(folder: Path, record: Record, experiment: Experiment, machine: Machine)
         raise MaskrdError(f"{folder}: testing it needs {' and '.join(missing)}. Run `{command}` first.")
     data = files.data(training.dataset)
     return EvaluationJob(
-        needed[0], data, needed[1], folder / WEIGHTS, record.evaluation.recipe, training.recipe, machine
+        needed[0], data, needed[1], folder / WEIGHTS_FILE, record.evaluation.recipe, training.recipe, machine
     )

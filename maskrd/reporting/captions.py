@@ -10,7 +10,7 @@ from maskrd.config.view import View
 from maskrd.data.registry import LAYOUTS, is_generated, published_counts
 from maskrd.paper import OURS, audit, errata, labels
 from maskrd.reporting.collect import Speed
-from maskrd.reporting.layout import REPORTED, REPRODUCED, Layout, paper_rows
+from maskrd.reporting.grid import REPORTED, REPRODUCED, Grid, paper_rows
 from maskrd.reporting.naming import (
     backbone_name,
     enumerate_names,
@@ -19,22 +19,22 @@ from maskrd.reporting.naming import (
     variant_name,
 )
 
-SCORES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
+SCORE_TITLES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
 NAMED = 4  # more categories than this are counted, not named
 GENERATED = "The data are generated, so these numbers say nothing about the paper."
 
 
-def table_caption(view: View, layout: Layout, metrics: pd.DataFrame, measured: Speed | None = None) -> str:
+def table_caption(view: View, grid: Grid, metrics: pd.DataFrame, measured: Speed | None = None) -> str:
     """The caption as plain text: the configured one, then facts. They can't go stale, as they come from the models."""
     facts = [
-        _cells(view, layout),
-        *_settings(view, layout.has_reported, metrics),
+        _cells(view, grid),
+        *_settings(view, grid.has_reported, metrics),
         _seeds(view),
-        *_coverage(view, layout),
+        *_coverage(view, grid),
         _missing(metrics),
         _untested(view, metrics),
         _other_data(view),
-        _ranking(layout),
+        _ranking(grid),
         _costs(view, measured),
     ]
     return " ".join([configured_caption(view), *filter(None, facts)])
@@ -50,28 +50,28 @@ def figure_facts(view: View) -> str:
     return " ".join(filter(None, [*_settings(view), _seeds(view), _other_data(view)]))
 
 
-def table_notes(view: View, layout: Layout) -> list[str]:
+def table_notes(view: View, grid: Grid) -> list[str]:
     """The configured note, a warning about leaks, then the errata of the reported numbers shown."""
     notes = [view.spec.note] if view.spec.note else []
-    if layout.leaking:
-        names = enumerate_names([variant_name(variant) for variant in layout.leaking])
+    if grid.leaking:
+        names = enumerate_names([variant_name(variant) for variant in grid.leaking])
         notes.append(
             f"[leak] {names}: the test images chose the epoch, so these numbers say nothing about other images. They "
             "are not ranked."
         )
-    if not layout.has_reported:
+    if not grid.has_reported:
         return notes
     for erratum in errata(view.name):
         # A wrong spelling or count needs no note, and a statement in the text is not a number shown here.
         doubtful = erratum.certainty != "FOUND" and not erratum.where.startswith("Section")
         if doubtful and (erratum.corrected or not erratum.column):
             notes.append(f"Reported, {erratum.where}: {erratum.wrong} {erratum.reading}")
-    return [*notes, *_wrong_means(view, layout)]
+    return [*notes, *_wrong_means(view, grid)]
 
 
-def _wrong_means(view: View, layout: Layout) -> list[str]:
+def _wrong_means(view: View, grid: Grid) -> list[str]:
     """A note about reported means that differ from the mean of the reported entries."""
-    if layout.kind != "category" or set(layout.shown) != set(paper_rows(view)):
+    if grid.kind != "category" or set(grid.shown) != set(paper_rows(view)):
         return []
     wrong = [
         f"{row.method} {row.reported} (entries: {row.recomputed})"
@@ -81,8 +81,8 @@ def _wrong_means(view: View, layout: Layout) -> list[str]:
     return [f"Reported means that differ from the mean of the reported entries: {', '.join(wrong)}."] if wrong else []
 
 
-def _cells(view: View, layout: Layout) -> str:
-    if layout.kind != "category" or len(view.spec.metrics) == 1:
+def _cells(view: View, grid: Grid) -> str:
+    if grid.kind != "category" or len(view.spec.metrics) == 1:
         return ""
     return f"Cells: {'/'.join(metric_name(metric) for metric in view.spec.metrics)}."
 
@@ -112,7 +112,8 @@ def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None =
         sentences.append(f"Precision: {_by_variant(precisions)}.")
     shows_scores = "image_auroc" in getattr(view.spec, "metrics", ())
     if shows_scores and (LAYOUTS[view.layout].noun == "classes" or set(scores.values()) != {"max"}):
-        sentences.append(f"Image score: {_by_variant({v: SCORES.get(score, score) for v, score in scores.items()})}.")
+        titles = {variant: SCORE_TITLES.get(score, score) for variant, score in scores.items()}
+        sentences.append(f"Image score: {_by_variant(titles)}.")
     return sentences
 
 
@@ -147,22 +148,22 @@ def _seeds(view: View) -> str:
     return f"Mean ± standard deviation over n = {len(view.seeds)} seeds ({seeds})."
 
 
-def _coverage(view: View, layout: Layout) -> list[str]:
+def _coverage(view: View, grid: Grid) -> list[str]:
     """How many of the paper's rows are shown, and which categories the means are over."""
     sentences = []
     reported = set(paper_rows(view))
-    shown = reported & set(layout.shown)
+    shown = reported & set(grid.shown)
     nouns = LAYOUTS[view.layout].noun
-    if layout.has_reported and shown != reported:
-        rows = nouns if layout.kind == "category" else f"{layout.kind}s"
+    if grid.has_reported and shown != reported:
+        rows = nouns if grid.kind == "category" else f"{grid.kind}s"
         sentences.append(f"{len(shown)} of the paper's {len(reported)} {rows}.")
-        if layout.kind == "category":
+        if grid.kind == "category":
             sentences.append("The reported means are recomputed over the rows shown.")
-    if layout.kind == "category":
+    if grid.kind == "category":
         return sentences
     means = _over(view.categories, nouns)
     every = {category for members in labels().groups.values() for category in members}
-    if layout.has_reported and set(view.categories) != every:
+    if grid.has_reported and set(view.categories) != every:
         return [*sentences, f"Reported: mean over the paper's {len(every)} categories; reproduced: {means}."]
     return [*sentences, f"{means[0].upper()}{means[1:]}."]
 
@@ -208,10 +209,10 @@ def _other_data(view: View) -> str:
     return f"{names[0].upper()}{names[1:]} {'is' if len(own) == 1 else 'are'} not part of {view.title}."
 
 
-def _ranking(layout: Layout) -> str:
-    if not any(cell.rank for cells in layout.cells for cell in cells):
+def _ranking(grid: Grid) -> str:
+    if not any(cell.rank for cells in grid.cells for cell in cells):
         return ""
-    return f"Best of each {'row' if layout.kind == 'category' else 'column'} bold, second underlined."
+    return f"Best of each {'row' if grid.kind == 'category' else 'column'} bold, second underlined."
 
 
 def _costs(view: View, measured: Speed | None) -> str:

@@ -11,10 +11,10 @@ from maskrd.paper import OURS, TABLES
 from maskrd.paper.claims import TEXT, ClaimResult, evaluate_claims, with_ours
 from maskrd.paper.settings import paper_categories
 from maskrd.reporting.naming import backbone_name, enumerate_names
-from maskrd.reporting.verdict import PER_IMAGE, POOLED, Row
+from maskrd.reporting.verdict import PER_IMAGE, POOLED, Judgement
 
 
-def reproduced_claims(rows: Sequence[Row]) -> list[ClaimResult]:
+def reproduced_claims(rows: Sequence[Judgement]) -> list[ClaimResult]:
     """The paper's claims judged with reproduced numbers instead of its own, table by table.
 
     Tables without a reproduced number are left out. Reproduced numbers of a baseline replace its reported ones, too.
@@ -39,13 +39,13 @@ def reproduced_claims(rows: Sequence[Row]) -> list[ClaimResult]:
     return results
 
 
-def _baselines(rows: Sequence[Row], table: str, own: Sequence[Row]) -> list[Row]:
+def _baselines(rows: Sequence[Judgement], table: str, own: Sequence[Judgement]) -> list[Judgement]:
     """The reproduced numbers of other methods. Those made under other conditions count only if ours were, too."""
     found = [row for row in rows if row.table == table and row.method != OURS and row.reproduced is not None]
     return found if any(row.conditions for row in own) else [row for row in found if not row.conditions]
 
 
-def _label(used: Sequence[Row]) -> str:
+def _label(used: Sequence[Judgement]) -> str:
     own = [row for row in used if row.method == OURS]
     label = f"reproduced, {' or '.join(sorted({row.runs for row in own}))}"
     others = dict.fromkeys(row.method for row in used if row.method != OURS)
@@ -54,7 +54,7 @@ def _label(used: Sequence[Row]) -> str:
     return label + (f" ({' | '.join(conditions)})" if conditions else "")
 
 
-def _judge_claims(table: str, used: Sequence[Row], pro: str) -> list[ClaimResult]:
+def _judge_claims(table: str, used: Sequence[Judgement], pro: str) -> list[ClaimResult]:
     """The claims on a table, with every PRO by one definition."""
     numbers = with_ours(table, {(row.row, row.metric): _number(row, pro) for row in used if row.method == OURS})
     if pro == POOLED:
@@ -64,7 +64,7 @@ def _judge_claims(table: str, used: Sequence[Row], pro: str) -> list[ClaimResult
     return [_not_comparable(result) for result in judged] if any(row.conditions for row in used) else judged
 
 
-def _number(row: Row, pro: str) -> float | None:
+def _number(row: Judgement, pro: str) -> float | None:
     return row.other_pro if row.metric == "aupro" and row.quantity != pro else row.reproduced
 
 
@@ -100,6 +100,6 @@ def _not_comparable(result: ClaimResult) -> ClaimResult:
     return replace(result, outcome=outcome)
 
 
-def judged_claims(rows: Sequence[Row], models: Path, backbone: str, seeds: Sequence[int]) -> list[ClaimResult]:
+def judged_claims(rows: Sequence[Judgement], models: Path, backbone: str, seeds: Sequence[int]) -> list[ClaimResult]:
     """The claims on the reported numbers, then on the reproduced ones."""
     return [*evaluate_claims(), *reproduced_claims(rows), *sentence_claims(models, backbone, seeds)]

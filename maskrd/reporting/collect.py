@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError
 
 from maskrd.config.record import METRICS, find_record
-from maskrd.config.settings import Model, Number, Section
+from maskrd.config.settings import Model, Number, StrictData
 from maskrd.config.view import View
 from maskrd.errors import MaskrdError, describe_fault
 
@@ -16,7 +16,7 @@ COSTS = ("parameters", "training_seconds")
 STATED = ("epochs", "image_size", "precision", "score")  # settings that captions state
 
 
-class SpeedMachine(Section):
+class SpeedMachine(StrictData):
     """What measured a speed, as far as tables tell it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -25,7 +25,7 @@ class SpeedMachine(Section):
     threads: int
 
 
-class Speed(Section):
+class Speed(StrictData):
     """What `maskrd speed` measured: frames per second by variant and batch size, and the machine."""
 
     frames_per_second: dict[str, dict[str, Number]]

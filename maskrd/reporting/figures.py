@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from maskrd.colors import COLORMAP, OVERLAY
-from maskrd.config.files import GALLERY
+from maskrd.config.files import GALLERY_FILE
 from maskrd.config.view import View
 from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path
@@ -64,7 +64,7 @@ def write_figure(view: View, models: Path, png: Path, pdf: Path) -> None:
 def read_panels(view: View, models: Path, category: str) -> Iterator[Panel]:
     """The images of a category that the figure shows, the same for all variants."""
     paths = {
-        model.variant: models / model.path / GALLERY
+        model.variant: models / model.path / GALLERY_FILE
         for model in view.models()
         if (model.category, model.seed) == (category, view.seeds[0])
     }

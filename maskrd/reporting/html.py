@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from maskrd.errors import MaskrdError
-from maskrd.reporting.layout import Layout
+from maskrd.reporting.grid import Grid
 from maskrd.reporting.naming import metric_name, report_name
 
 TITLE = "Masked reverse distillation: reported and reproduced"
@@ -54,11 +54,11 @@ def render(template: str, **content: object) -> str:
     return _environment().get_template(template).render(**content).strip() + "\n"
 
 
-def render_table(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str:
+def render_table(grid: Grid, name: str, caption: str, notes: Sequence[str]) -> str:
     """A page with one table; `caption` and `notes` are plain text. Best bold, second underlined, as in LaTeX."""
-    widths = Counter(column.metric for column in layout.columns)
+    widths = Counter(column.metric for column in grid.columns)
     texts = {"title": report_name(name), "caption": caption, "notes": notes}
-    return render("table.html", layout=layout, widths=widths, **texts)
+    return render("table.html", grid=grid, widths=widths, **texts)
 
 
 def render_records(

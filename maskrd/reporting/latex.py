@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import pandas as pd
 
-from maskrd.reporting.layout import Cell, Layout, Row
+from maskrd.reporting.grid import Cell, Grid, Row
 from maskrd.reporting.naming import metric_name
 
 # Characters that a line of article holds, roughly; wider tables are scaled down to the line.
@@ -30,15 +30,15 @@ def escape(text: str) -> str:
     return re.sub(r"\bAUROC\\_(\w+)", r"AUROC\\textsubscript{\1}", escaped)
 
 
-def render(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str:
+def render(grid: Grid, name: str, caption: str, notes: Sequence[str]) -> str:
     """A `table` or `sidewaystable` environment labelled `tab:NAME`; `caption` and `notes` are plain text."""
-    width = _width(layout)
+    width = _width(grid)
     environment, place = ("sidewaystable", "p") if width > TURNED_WIDTH else ("table", "t")
     lines = [f"\\begin{{{environment}}}[{place}]", r"\centering"]
     lines += [f"\\caption{{{escape(caption)}}}", f"\\label{{tab:{name}}}", r"\par\smallskip"]
     if width > TURNED_WIDTH:
         lines.append(r"\setlength{\tabcolsep}{3pt}")
-    tabular = _tabular(layout)
+    tabular = _tabular(grid)
     lines.append(f"\\resizebox{{\\linewidth}}{{!}}{{%\n{tabular}}}" if width > TEXT_WIDTH else tabular)
     if notes:
         text = "\\par\n".join(escape(note) for note in notes)
@@ -46,33 +46,33 @@ def render(layout: Layout, name: str, caption: str, notes: Sequence[str]) -> str
     return "\n".join([*lines, f"\\end{{{environment}}}", ""])
 
 
-def _tabular(layout: Layout) -> str:
-    grouped = any(row.block for row in layout.rows)
-    stub = "c" * len(layout.mark_columns) or "l"
-    text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(layout.spans)}}}", r"\toprule"]
-    text += _header(layout, [""] * grouped)
-    for block, members in layout.blocks:
+def _tabular(grid: Grid) -> str:
+    grouped = any(row.block for row in grid.rows)
+    stub = "c" * len(grid.mark_columns) or "l"
+    text = [f"\\begin{{tabular}}{{{'l' * grouped}{stub}{'c' * len(grid.spans)}}}", r"\toprule"]
+    text += _header(grid, [""] * grouped)
+    for block, members in grid.blocks:
         groups = [escape(block) if block else ""] + [""] * len(members)
         text.append(r"\midrule")
         for (row, cells), group in zip(members, groups, strict=False):
-            text.append(_join([group] * grouped + _stub(layout, row) + _texts(layout, cells)))
+            text.append(_join([group] * grouped + _stub(grid, row) + _texts(grid, cells)))
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}"])
 
 
-def _header(layout: Layout, first: list[str]) -> list[str]:
-    stub = first + [escape(name) for name in layout.mark_columns or (layout.kind.capitalize(),)]
-    if layout.kind == "category":
-        return [_join(stub + [_heading(layout.columns[span[0]].heading) for span in layout.spans])]
-    metrics = [escape(metric_name(metric)) for metric in dict.fromkeys(column.metric for column in layout.columns)]
-    if not layout.has_reported:
+def _header(grid: Grid, first: list[str]) -> list[str]:
+    stub = first + [escape(name) for name in grid.mark_columns or (grid.kind.capitalize(),)]
+    if grid.kind == "category":
+        return [_join(stub + [_heading(grid.columns[span[0]].heading) for span in grid.spans])]
+    metrics = [escape(metric_name(metric)) for metric in dict.fromkeys(column.metric for column in grid.columns)]
+    if not grid.has_reported:
         return [_join(stub + metrics)]
-    widths = Counter(column.metric for column in layout.columns).values()
+    widths = Counter(column.metric for column in grid.columns).values()
     ends = [len(stub) + end for end in accumulate(widths)]
     tops = [f"\\multicolumn{{{n}}}{{c}}{{{name}}}" for n, name in zip(widths, metrics, strict=True)]
     return [
         _join([""] * len(stub) + tops),
         " ".join(f"\\cmidrule(lr){{{end - n + 1}-{end}}}" for n, end in zip(widths, ends, strict=True)),
-        _join(stub + [column.heading for column in layout.columns]),
+        _join(stub + [column.heading for column in grid.columns]),
     ]
 
 
@@ -82,13 +82,13 @@ def _heading(method: str) -> str:
     return f"\\shortstack{{{escape(name)}\\\\({source}}}" if source else escape(name)
 
 
-def _stub(layout: Layout, row: Row) -> list[str]:
+def _stub(grid: Grid, row: Row) -> list[str]:
     """The first cells of a row: its check marks if the paper has them, otherwise its name."""
-    return [r"\checkmark" if mark in row.marked else "" for mark in layout.mark_columns] or [escape(row.name)]
+    return [r"\checkmark" if mark in row.marked else "" for mark in grid.mark_columns] or [escape(row.name)]
 
 
-def _texts(layout: Layout, cells: Sequence[Cell]) -> list[str]:
-    return ["/".join(_cell(cells[place]) for place in span) for span in layout.spans]
+def _texts(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    return ["/".join(_cell(cells[place]) for place in span) for span in grid.spans]
 
 
 def _cell(cell: Cell) -> str:
@@ -96,18 +96,18 @@ def _cell(cell: Cell) -> str:
     return {0: text, 1: f"\\textbf{{{text}}}", 2: f"\\underline{{{text}}}"}[cell.rank]
 
 
-def _width(layout: Layout) -> int:
+def _width(grid: Grid) -> int:
     """Characters of the longest row as read, headings included."""
     widths = [
         max(
-            max(map(len, layout.columns[span[0]].heading.split())),
-            *(sum(len(cells[place].text()) + 1 for place in span) for cells in layout.cells),
+            max(map(len, grid.columns[span[0]].heading.split())),
+            *(sum(len(cells[place].text()) + 1 for place in span) for cells in grid.cells),
         )
-        for span in layout.spans
+        for span in grid.spans
     ]
-    stub = [len(mark) for mark in layout.mark_columns] or [
-        max(len(row.name) for row in layout.rows),
-        max(len(row.block) for row in layout.rows),
+    stub = [len(mark) for mark in grid.mark_columns] or [
+        max(len(row.name) for row in grid.rows),
+        max(len(row.block) for row in grid.rows),
     ]
     return sum(width + 2 for width in widths + stub)
 

@@ -5,7 +5,7 @@ import re
 from maskrd.config.teachers import ARCHITECTURES
 from maskrd.paper import OURS, labels
 
-METRICS = {
+METRIC_TITLES = {
     "image_ap": "Image AP",
     "image_f1max": "Image F1-max",
     "pixel_ap": "Pixel AP",
@@ -56,7 +56,7 @@ def metric_name(metric: str) -> str:
     """The paper's AUROC_AD, AUROC_AL and PRO; in words what the paper doesn't report."""
     if metric.startswith("frames_per_second_"):
         return f"Frames/s, batch {metric.rpartition('_')[2]}"
-    return labels().metrics.get(metric) or METRICS[metric]
+    return labels().metrics.get(metric) or METRIC_TITLES[metric]
 
 
 def report_name(name: str) -> str:

@@ -13,8 +13,8 @@ from maskrd.config.settings import Model
 from maskrd.config.view import View
 from maskrd.files import write_csv, write_text
 from maskrd.reporting.charts import IntervalRow, interval_chart
+from maskrd.reporting.grid import labelled
 from maskrd.reporting.html import render_records
-from maskrd.reporting.layout import labelled
 from maskrd.reporting.naming import metric_name, report_name, variant_name
 from maskrd.reporting.verdict import estimate, two_decimals
 

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from markupsafe import Markup, escape
 
-from maskrd.config.files import HISTORY, METRICS
+from maskrd.config.files import HISTORY_FILE, METRICS_FILE
 from maskrd.config.record import Record
 from maskrd.config.settings import Model
 from maskrd.data.registry import is_generated
@@ -24,7 +24,7 @@ from maskrd.reporting.model_page import ANY_PAGE, page_name, render_model
 from maskrd.reporting.naming import backbone_name, enumerate_names, metric_name, report_name, row_name, variant_name
 from maskrd.reporting.runs_page import dataset_facts, duration, find_records, runtime_html, training_seconds
 from maskrd.reporting.tested import Tested, read_tested
-from maskrd.reporting.verdict import NOT_COMPARABLE, NOT_KNOWN, NOT_RUN, VERDICTS, Row, verdicts
+from maskrd.reporting.verdict import NOT_COMPARABLE, NOT_KNOWN, NOT_RUN, VERDICTS, Judgement, verdicts
 from maskrd.reporting.verdict_page import COLORS, markdown, plot_uri
 
 REFERENCE = "maskrd"  # what a model is compared with
@@ -91,7 +91,7 @@ def refuse_foreign(page: Path) -> None:
         raise MaskrdError(f"{page}: exists and was not made by the pipeline. Choose another folder.")
 
 
-def sentences(rows: Sequence[Row], records: Mapping[Model, Record], titles: Mapping[str, str]) -> list[str]:
+def sentences(rows: Sequence[Judgement], records: Mapping[Model, Record], titles: Mapping[str, str]) -> list[str]:
     """What a reader needs to know first: what was run, what the result is, and its limits."""
     if not records:
         return ["Nothing was run so far. All numbers below are the paper's."]
@@ -118,7 +118,7 @@ def sentences(rows: Sequence[Row], records: Mapping[Model, Record], titles: Mapp
     return [ran, says, limits]
 
 
-def _verdicts_by_table(rows: Sequence[Row]) -> list[tuple[str, Counter]]:
+def _verdicts_by_table(rows: Sequence[Judgement]) -> list[tuple[str, Counter]]:
     return [
         (report_name(table), Counter(row.verdict for row in rows if (row.table, row.method) == (table, OURS)))
         for table in TABLES
@@ -173,7 +173,7 @@ def write_model_pages(models: Path, records: Mapping[Model, Record], pages: Path
     # Variants that differ only in evaluation share weights; the training curve is in the folder of one of them.
     trained: dict[str, Path] = {}
     for model, record in records.items():
-        if (models / model.path / HISTORY).exists():
+        if (models / model.path / HISTORY_FILE).exists():
             trained[record.evaluation.model_sha256] = models / model.path
     for model, record in records.items():
         tested = read_tested(models / model.path, trained.get(record.evaluation.model_sha256))
@@ -186,7 +186,7 @@ def write_model_pages(models: Path, records: Mapping[Model, Record], pages: Path
             name = f"compare.{page_name(model)}"
             links[f"Beside {variant_name(REFERENCE)}"] = name
             write_text(pages / name, comparison)
-        target = Path(*models.parts) / model.path / METRICS
+        target = Path(*models.parts) / model.path / METRICS_FILE
         write_text(pages / page_name(model), render_model(tested, links, target))
 
 

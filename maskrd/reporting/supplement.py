@@ -10,8 +10,8 @@ from maskrd.config.view import View
 from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path, write_text
 from maskrd.paper import Erratum, errata
+from maskrd.reporting.grid import paper_rows
 from maskrd.reporting.latex import escape
-from maskrd.reporting.layout import paper_rows
 
 PREAMBLE = r"""\documentclass{article}
 \usepackage[a4paper, margin=25mm]{geometry}

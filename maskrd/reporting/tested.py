@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrd.config.files import GALLERY, HISTORY, METRICS, SCORES
+from maskrd.config.files import GALLERY_FILE, HISTORY_FILE, METRICS_FILE, SCORES_FILE
 from maskrd.config.record import Record, read_record
 from maskrd.config.settings import Model
 from maskrd.data.index_file import GOOD
@@ -53,12 +53,12 @@ def read_tested(folder: Path, trained: Path | None = None) -> Tested:
 
     Raises MaskrdError for a folder without a record, or a damaged file.
     """
-    history, record = (trained or folder) / HISTORY, read_record(folder / METRICS)
+    history, record = (trained or folder) / HISTORY_FILE, read_record(folder / METRICS_FILE)
     return Tested(
         model=_model_of(folder, record),
         record=record,
-        scores=read_scores(folder / SCORES) if (folder / SCORES).exists() else None,
-        gallery=Gallery.read(folder / GALLERY) if (folder / GALLERY).exists() else None,
+        scores=read_scores(folder / SCORES_FILE) if (folder / SCORES_FILE).exists() else None,
+        gallery=Gallery.read(folder / GALLERY_FILE) if (folder / GALLERY_FILE).exists() else None,
         history=read_history(history) if history.exists() else None,
     )
 
@@ -66,7 +66,7 @@ def read_tested(folder: Path, trained: Path | None = None) -> Tested:
 def _model_of(folder: Path, record: Record) -> Model:
     """By the folder's place; a copy in another place has the folder's name for a variant."""
     try:
-        return Model.of_file(folder.resolve() / METRICS)
+        return Model.of_file(folder.resolve() / METRICS_FILE)
     except (TypeError, ValueError):
         training = record.training
         return Model(training.dataset, training.category, folder.resolve().name, training.backbone, training.seed)

@@ -53,7 +53,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class Judgement:
     """One reported number and its verdict, in percent and percentage points. The fields are verdict.csv's columns.
 
     `difference` is reproduced - reported. `conditions`: why the number is not comparable. `remarks`: other facts that a
@@ -66,13 +66,13 @@ class Row:
     row: str
     metric: str
     reported: float | None
-    reproduced: float | None
-    sd: float | None
-    n: int
-    low: float | None
-    high: float | None
-    difference: float | None
-    verdict: str
+    reproduced: float | None = None
+    sd: float | None = None
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    verdict: str = NOT_RUN
     runs: str = ""
     conditions: str = ""
     remarks: str = ""
@@ -102,7 +102,7 @@ def judge(reported: float, found: Estimate) -> str:
     return HIGHER if low > BAND else INCONCLUSIVE
 
 
-def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
+def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Judgement]:
     """The verdict on every reported number of the paper's method, and of baselines with at least one model.
 
     Reads {models}/{model.path}/metrics.json of the paper's datasets. `backbone` is the configured one, used by all
@@ -129,11 +129,10 @@ def verdicts(models: Path, backbone: str, seeds: Sequence[int]) -> list[Row]:
     return [row for row in rows if row.method == OURS or (row.table, row.method) in retrained]
 
 
-def _row(question: Question, records: Records, seeds: Sequence[int]) -> Row:
+def _row(question: Question, records: Records, seeds: Sequence[int]) -> Judgement:
     cell = question.cell
     seeds = _complete_seeds(question, records, seeds)
-    row = Row(cell.table, cell.method, cell.row, cell.metric, cell.value, None, None, 0, None, None, None, NOT_RUN)
-    row = replace(row, others=_others(question))
+    row = Judgement(cell.table, cell.method, cell.row, cell.metric, cell.value, others=_others(question))
     if not seeds:
         categories = {category for category, _ in records}
         partly = f"{len(categories)} of {len(question.categories)} categories run: no mean" if categories else ""
@@ -246,9 +245,9 @@ def _misprint(question: Question) -> list[str]:
     ]
 
 
-def write_verdict(rows: Iterable[Row], path: Path) -> None:
+def write_verdict(rows: Iterable[Judgement], path: Path) -> None:
     """Write verdict.csv with two decimals. Missing values are empty."""
-    write_csv(path, (field.name for field in fields(Row)), map(two_decimals, rows))
+    write_csv(path, (field.name for field in fields(Judgement)), map(two_decimals, rows))
 
 
 def two_decimals(row: object) -> list[object]:

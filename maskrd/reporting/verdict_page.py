@@ -30,7 +30,7 @@ from maskrd.reporting.verdict import (
     NOT_RUN,
     REPRODUCED,
     VERDICTS,
-    Row,
+    Judgement,
 )
 
 CLAIMS_INTRODUCTION = """## Claims
@@ -60,12 +60,12 @@ doesn't say whether its PRO is pooled or per image, as RD's is; a remark gives o
 """
 
 
-def write_page(rows: Sequence[Row], plot: str, claims: Sequence[ClaimResult], path: Path) -> None:
+def write_page(rows: Sequence[Judgement], plot: str, claims: Sequence[ClaimResult], path: Path) -> None:
     """Write the page in Markdown; `plot` is the address of the image, relative to the page."""
     write_text(path, "# Reported and reproduced\n\n" + markdown(rows, plot, claims))
 
 
-def markdown(rows: Sequence[Row], plot: str, claims: Sequence[ClaimResult]) -> str:
+def markdown(rows: Sequence[Judgement], plot: str, claims: Sequence[ClaimResult]) -> str:
     """Everything below the title."""
     own = [row for row in rows if row.method == OURS]
     if all(row.verdict == NOT_RUN for row in own):
@@ -99,7 +99,7 @@ def _names() -> dict[str, str]:
     return categories | variants | {metric: metric_name(metric) for metric in METRICS}
 
 
-def section(table: str, rows: Sequence[Row]) -> str:
+def section(table: str, rows: Sequence[Judgement]) -> str:
     # The paper's own method first.
     methods = sorted(dict.fromkeys(row.method for row in rows), key=lambda method: method != OURS)
     sentences = [sentence(method, [row for row in rows if row.method == method]) for method in methods]
@@ -108,7 +108,7 @@ def section(table: str, rows: Sequence[Row]) -> str:
     return "\n".join([f"## {table.replace('table', 'Table ')}", "", " ".join(sentences), "", *_lines(shown)])
 
 
-def sentence(method: str, rows: Sequence[Row]) -> str:
+def sentence(method: str, rows: Sequence[Judgement]) -> str:
     """The verdicts on a method's numbers in a table, with the largest differences and the incomparable conditions."""
     counts = Counter(row.verdict for row in rows)
     parts = [f"{counts[verdict]} {verdict}{_worst(verdict, rows)}" for verdict in VERDICTS if counts[verdict]]
@@ -119,14 +119,14 @@ def sentence(method: str, rows: Sequence[Row]) -> str:
     return " ".join([counted, *(f"{fact}." for fact in facts if fact)])
 
 
-def _worst(verdict: str, rows: Sequence[Row]) -> str:
+def _worst(verdict: str, rows: Sequence[Judgement]) -> str:
     if verdict not in (LOWER, HIGHER):
         return ""
     row = max((row for row in rows if row.verdict == verdict), key=lambda row: abs(row.difference))
     return f" (most: {_name(row)} {metric_name(row.metric)}, {row.difference:+z.1f})"
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
+def _lines(rows: Sequence[Judgement]) -> Iterator[str]:
     if not rows:
         return
     yield "| method | row | metric | reported | reproduced | others | 95 % interval | difference | verdict | remarks |"
@@ -147,11 +147,11 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     yield ""
 
 
-def _name(row: Row) -> str:
+def _name(row: Judgement) -> str:
     return variant_name(row.row) if row.table in TABLES[4:] else row_name(row.row)
 
 
-def write_plot(rows: Sequence[Row], *paths: Path) -> None:
+def write_plot(rows: Sequence[Judgement], *paths: Path) -> None:
     """Draw every reproduced number against the reported one, a panel for each metric: PNG with 150 dpi, or PDF."""
     rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
     with plot_style("whitegrid"):
@@ -163,7 +163,7 @@ def write_plot(rows: Sequence[Row], *paths: Path) -> None:
                 figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
 
 
-def plot_uri(rows: Sequence[Row]) -> str:
+def plot_uri(rows: Sequence[Judgement]) -> str:
     """The plot as a data URI, for a page."""
     stream = io.BytesIO()
     shown = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
@@ -172,7 +172,7 @@ def plot_uri(rows: Sequence[Row]) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[Judgement]) -> Figure:
     metrics = list(dict.fromkeys(row.metric for row in rows))
     figure = Figure(figsize=(4 * max(1, len(metrics)), 6), layout="constrained")
     if not metrics:
@@ -194,7 +194,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _draw_metric(upper: Axes, lower: Axes, metric: str, rows: Sequence[Row]) -> None:
+def _draw_metric(upper: Axes, lower: Axes, metric: str, rows: Sequence[Judgement]) -> None:
     """Draw the numbers in the upper panel and their differences in the lower one. The band is grey."""
     numbers = [number for row in rows for number in (row.reported, row.reproduced)]
     ends = np.array([min(numbers) - 1, max(numbers) + 1])

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from maskrd.config.load import read_configuration
-from maskrd.config.settings import Section
+from maskrd.config.settings import StrictData
 from maskrd.errors import MaskrdError
 
 Address = Annotated[str, Field(pattern=r"^(https?://|file:///|[^:]+$)")]  # the last: a plain local path
 LARGEST_WEIGHTS = 2 << 30  # bytes; of those whose size isn't known
 
 
-class Checksum(Section):
+class Checksum(StrictData):
     """The digest that a file must have, in lower-case hex. Every given field is checked."""
 
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
@@ -38,7 +38,7 @@ class Checksum(Section):
         return None
 
 
-class Source(Section):
+class Source(StrictData):
     """One file that can be downloaded.
 
     `key` is its place in the YAML, such as `weights.resnet18`. `addresses` are tried in order. `size` is in
@@ -72,7 +72,7 @@ class Weights(Source):
     checksum: Checksum
 
 
-class Expected(Section):
+class Expected(StrictData):
     """How many files match `files`, a glob below the unpacked folder.
 
     With `record_bytes` the files are concatenated records of that length, and `count` counts records.
@@ -101,7 +101,7 @@ class Dataset(Source):
         return self.size or self.max_bytes
 
 
-class Sources(Section):
+class Sources(StrictData):
     datasets: dict[str, Dataset]
     weights: dict[str, Weights]
 

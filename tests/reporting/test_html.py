@@ -15,15 +15,15 @@ from maskrd.config.settings import Evaluation, Model
 from maskrd.errors import MaskrdError
 from maskrd.reporting.captions import GENERATED
 from maskrd.reporting.curves import draw, write_curves
+from maskrd.reporting.grid import Cell, Column, Grid, Row
 from maskrd.reporting.html import markdown_html, read_piece, render_records, render_table
-from maskrd.reporting.layout import Cell, Column, Layout, Row
 from maskrd.reporting.naming import report_name
 from maskrd.reporting.runs_page import dataset_facts, duration, runtime_html
 from tests.conftest import ROOT, training_settings
 from tests.records import make_record
 
 TITLES = {"mvtec_ad": "MVTec AD"}
-LINES = Layout(
+LINES = Grid(
     kind="variant",
     rows=(Row("no FMM", marked=("Baseline",)), Row("Ours", marked=("Baseline", "FMM"))),
     shown=("no_fmm", "maskrd"),
@@ -31,7 +31,7 @@ LINES = Layout(
     cells=((Cell(98.8, rank=2), Cell(97.25, 0.31, rank=1)), (Cell(99.1, rank=1), Cell())),
     mark_columns=("Baseline", "FMM"),
 )
-CATEGORIES = Layout(
+CATEGORIES = Grid(
     kind="category",
     rows=(Row("Tile", "Textures"), Row("Wood", "Textures"), Row("Screw", "Objects"), Row("Mean", is_mean=True)),
     shown=("tile", "wood", "screw"),

@@ -18,8 +18,8 @@ from maskrd.errors import MaskrdError
 from maskrd.paper import labels
 from maskrd.reporting.captions import table_notes
 from maskrd.reporting.collect import read_metrics
+from maskrd.reporting.grid import build_grid
 from maskrd.reporting.latex import escape
-from maskrd.reporting.layout import build_layout
 from maskrd.reporting.naming import backbone_name, variant_name
 from maskrd.reporting.tables import write_table
 from tests.conftest import ROOT, training_settings
@@ -277,9 +277,9 @@ def test_a_leak_that_only_the_models_record_is_labelled(tmp_path):
         content = json.loads(path.read_text())
         content["training"]["leak"] = "the checkpoint was chosen on the test images"
         path.write_text(json.dumps(content))
-    layout = build_layout(report, read_metrics(report, tmp_path / "models"))
-    assert [row.name for row in layout.rows] == ["no FMM [leak]", "Ours"]
-    assert any("[leak] no FMM:" in note for note in table_notes(report, layout))
+    grid = build_grid(report, read_metrics(report, tmp_path / "models"))
+    assert [row.name for row in grid.rows] == ["no FMM [leak]", "Ours"]
+    assert any("[leak] no FMM:" in note for note in table_notes(report, grid))
 
 
 def test_tables_without_a_leak_say_nothing_of_it(tmp_path):

@@ -1,5 +1,5 @@
 // A click on a heading sorts its column, within each group of rows. Without JavaScript tables are as they are.
-for (const table of document.querySelectorAll("table.sortable, table.layout")) {
+for (const table of document.querySelectorAll("table.sortable, table.grid")) {
   const headings = [...table.tHead.rows].at(-1).cells;
   [...headings].forEach((heading) => {
     heading.classList.add("sorts");

@@ -69,7 +69,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Grid:
     """`cells` has one tuple for each row, one cell for each column. `shown` are the identifiers of the rows.
 
     `leaking` are the variants shown whose weights test images helped to choose.
@@ -103,7 +103,7 @@ class Layout:
         return [(block, list(members)) for (block, _), members in grouped]
 
 
-def build_layout(view: View, metrics: pd.DataFrame, speed: Rates | None = None) -> Layout:
+def build_grid(view: View, metrics: pd.DataFrame, speed: Rates | None = None) -> Grid:
     """Lay out a table; `metrics` is what `read_metrics` returns.
 
     Numbers are ranked as shown, and equal numbers share a rank (after two best there is no second). With rows of
@@ -111,8 +111,8 @@ def build_layout(view: View, metrics: pd.DataFrame, speed: Rates | None = None) 
     ranked by itself.
     """
     if view.spec.rows == "categories":
-        return _category_layout(view, metrics)
-    return _line_layout(view, metrics, speed or {})
+        return _category_grid(view, metrics)
+    return _line_grid(view, metrics, speed or {})
 
 
 def paper_rows(view: View) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def paper_rows(view: View) -> tuple[str, ...]:
     return tuple(row for row in rows(view.name) if row != MEAN) if answered else ()
 
 
-def _category_layout(view: View, metrics: pd.DataFrame) -> Layout:
+def _category_grid(view: View, metrics: pd.DataFrame) -> Grid:
     block_of = {category: block for block, members in labels().groups.items() for category in members}
     categories = view.categories
     if all(category in block_of for category in categories):
@@ -130,7 +130,7 @@ def _category_layout(view: View, metrics: pd.DataFrame) -> Layout:
         block_of = {}
     reported = _reported_columns(view, categories)
     columns = {**reported, **_with_differences(_reproduced_columns(view, categories, metrics), reported)}
-    return Layout(
+    return Grid(
         kind="category",
         rows=(*(Row(row_name(c), block_of.get(c, "")) for c in categories), Row(row_name(MEAN), is_mean=True)),
         shown=categories,
@@ -206,7 +206,7 @@ def labelled(variant: str, leaking: Sequence[str]) -> str:
     return f"{variant_name(variant)} [leak]" if variant in leaking else variant_name(variant)
 
 
-def _line_layout(view: View, metrics: pd.DataFrame, speed: Rates) -> Layout:
+def _line_grid(view: View, metrics: pd.DataFrame, speed: Rates) -> Grid:
     """One line for each variant or backbone; reported and reproduced side by side for each metric."""
     kind = view.spec.rows.removesuffix("s")
     lines = view.backbones if kind == "backbone" else view.spec.variants
@@ -234,7 +234,7 @@ def _line_layout(view: View, metrics: pd.DataFrame, speed: Rates) -> Layout:
         columns[reproduced] = _differing(_rank(cells), reported)
     if view.spec.costs:
         columns |= _cost_columns(view, metrics, speed)
-    return Layout(
+    return Grid(
         kind=kind,
         rows=tuple(Row(name, marked=marks.rows.get(line, ())) for name, line in zip(names, lines, strict=True)),
         shown=lines,
