@@ -126,6 +126,14 @@ def test_features_that_are_not_kept_are_paid_in_every_epoch(demo):
     assert recomputed.bill(kept.models).flops - kept.bill(kept.models).flops == pytest.approx(more)
 
 
+def test_a_method_without_epochs_looks_twice(demo):
+    """It takes means first, then what depends on them."""
+    variants = demo.variants | {"maskrd": {"method": "padim"}}
+    kept, recomputed = (Plan(demo.model_copy(update={"variants": variants}), cache_gb=size) for size in (4, 0))
+    model = next(model for model in kept.models if model.variant == "maskrd")
+    assert [plan.training_passes(model).teacher for plan in (kept, recomputed)] == [48, 2 * 48]
+
+
 def test_choosing_on_the_test_set_pays_a_test_an_epoch(demo):
     honest, variants = Plan(demo, cache_gb=4), demo.variants | {"maskrd": {"checkpoint": "best_on_test"}}
     leaking = Plan(demo.model_copy(update={"variants": variants}), cache_gb=4)

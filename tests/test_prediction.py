@@ -115,9 +115,16 @@ def test_images_are_never_held_but_for_one_batch(tested, tmp_path, monkeypatch):
     summary = predict(job.model, [tmp_path / "many"], tmp_path / "out", CPU, heatmaps=False)
     assert scored == [BATCH_SIZE, BATCH_SIZE, BATCH_SIZE, 1]
     assert summary.scored == sum(scored)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "prediction.json", "scores.csv", "unreadable.csv"
-    ]  # fmt: skip
+    visible = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+    assert visible == ["prediction.json", "scores.csv", "unreadable.csv"]
+
+
+def test_two_runs_do_not_write_to_one_folder(tested, tmp_path):
+    job, output = tested(epochs=1), tmp_path / "out"
+    with prediction.locked(output), pytest.raises(MaskrdError, match="out: another run writes to it"):
+        predict(job.model, [job.data / "bolt/test/good"], output, CPU)
+    assert not (output / "scores.csv").exists()
+    assert predict(job.model, [job.data / "bolt/test/good"], output, CPU).scored == 3
 
 
 def test_a_stopped_run_goes_on(tested, tmp_path, monkeypatch):

@@ -122,6 +122,7 @@ class ExternalSettings(OnePassTraining):
 
     implementation = "maskrd.methods.external:External"
     teacher_family = None
+    feature_passes = 0
     tests_with: ClassVar[dict[str, Any]] = {"blur_sigma": 0}
 
     method: Literal["external"]

@@ -110,9 +110,19 @@ def read_record(path: Path) -> Record:
 
 
 def find_record(models: Path, model: Model) -> Record | None:
-    """The record of a model, or None if it was not tested. Raises MaskrdError for a file that can't be read."""
+    """The record of a model, or None if it was not tested.
+
+    Raises MaskrdError for a file that can't be read, and for the record of another model, copied here by hand.
+    """
     path = metrics_file(models, model)
-    return read_record(path) if path.exists() else None
+    if not path.exists():
+        return None
+    record = read_record(path)
+    trained = record.training
+    found = Model(trained.dataset, trained.category, model.variant, trained.backbone, trained.seed)
+    if found != model:
+        raise MaskrdError(f"{path}: the record of {found.path}. Move it there, or delete it to test the model again.")
+    return record
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ class Training(StrictData):
     tests_with: ClassVar[dict[str, Any]] = {}  # settings of testing that replace those of `evaluation`
     leaks: ClassVar[bool] = False  # whether test images help to choose the weights
     teacher_passes: ClassVar[int] = 0  # passes over the training images before the student starts
+    feature_passes: ClassVar[int]  # how often it asks for each image's features; if they are kept, one is computed
 
     method: str
     image_size: Pixels
@@ -229,15 +230,20 @@ class GradientTraining(Training):
         return self
 
     @property
+    def feature_passes(self) -> int:
+        return self.epochs
+
+    @property
     def leaks(self) -> bool:
         """Whether test images help to choose the weights. Then the metrics say nothing about other images."""
         return self.checkpoint == "best_on_test"
 
 
 class OnePassTraining(Training):
-    """The settings of methods that learn without a gradient, from one pass over the teacher's features."""
+    """The settings of methods that learn without a gradient, from the teacher's features alone."""
 
     epochs: ClassVar[int] = 1
+    feature_passes: ClassVar[int] = 2
     batch_size: ClassVar[int] = 16  # images that the teacher takes at a time
     validation_fraction: ClassVar[float] = 0
 

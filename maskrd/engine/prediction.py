@@ -4,13 +4,15 @@ import csv
 import glob
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from matplotlib import colormaps
 from PIL import Image
 from pydantic import ValidationError
@@ -33,6 +35,7 @@ from maskrd.gallery import read_range
 
 PREDICTION = "prediction.json"
 UNREADABLE = "unreadable.csv"
+LOCK = ".lock"
 COLUMNS = ["image", "score", "anomalous", "heatmap"]
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
@@ -76,7 +79,7 @@ def predict(
     read are listed in {output}/unreadable.csv.
 
     Raises MaskrdError if the teacher, the record or the images are missing, and if `output` holds other files or the
-    scores of another model or threshold.
+    scores of another model or threshold, or another run writes there at this moment.
     """
     files = find_images(paths)
     refuse_foreign(output)
@@ -85,22 +88,26 @@ def predict(
     threshold = record.decision.threshold if record.decision else None
     if normal:
         threshold = normal_threshold(scorer, find_images(normal), machine.threads)
-    rows = read_rows(output / SCORES_FILE)
-    done = {row[0] for row in rows}
-    waiting = [path for path in files if printable(path) not in done]
     run = Run(output, scorer, record.evaluation.model_sha256, threshold, heatmaps, machine.threads)
-    run.resume()
-    write_csv(output / SCORES_FILE, COLUMNS, rows)
-    with naming_errors(output / SCORES_FILE), (output / SCORES_FILE).open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for start in tqdm(range(0, len(waiting), BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
-            found = run.score(waiting[start : start + BATCH_SIZE], number=len(rows))
-            writer.writerows(found)
-            file.flush()
-            rows += found
-    write_csv(output / UNREADABLE, ["image", "problem"], run.unreadable.items())
+    with locked(output):
+        rows = run.score_all(files)
     anomalous = sum(row[2] == "true" for row in rows)
     return Summary(len(rows), None if threshold is None else anomalous, run.unreadable)
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Have the folder to oneself. Raises MaskrdError if another run writes there."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise MaskrdError(f"{output}: another run writes to it. Wait for its end, or choose another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass
@@ -115,6 +122,24 @@ class Run:
     threads: int
     unreadable: dict[str, str] = field(default_factory=dict)
     prediction: Prediction | None = None
+
+    def score_all(self, files: Sequence[Path]) -> list[list[str]]:
+        """Score what an earlier run did not. Returns all lines of scores.csv, which grows with each batch."""
+        path = self.output / SCORES_FILE
+        rows = read_rows(path)
+        done = {row[0] for row in rows}
+        waiting = [file for file in files if printable(file) not in done]
+        self.resume()
+        write_csv(path, COLUMNS, rows)
+        with naming_errors(path), path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            for start in tqdm(range(0, len(waiting), BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
+                found = self.score(waiting[start : start + BATCH_SIZE], number=len(rows))
+                writer.writerows(found)
+                file.flush()
+                rows += found
+        write_csv(self.output / UNREADABLE, ["image", "problem"], self.unreadable.items())
+        return rows
 
     def score(self, paths: Sequence[Path], number: int) -> list[list[str]]:
         """Write heatmaps and return the lines of the images that can be read; `number` is that of the first line."""

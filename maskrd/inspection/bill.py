@@ -116,11 +116,11 @@ class Plan:
         settings, count, cost = self.settings(model)[0], self.counts[model], self.costs[model]
         held_out = held_out_count(count.train, settings.validation_fraction)
         images = count.train - held_out
-        kept = cost.kept_bytes(settings, count.train) <= self.cache_bytes
+        kept, passes = cost.kept_bytes(settings, count.train) <= self.cache_bytes, settings.feature_passes
         return Passes(
             trained=settings.epochs * images,
             steps=settings.epochs * len(batches(torch.arange(images), settings.batch_size)),
-            teacher=count.train * (1 if kept else settings.epochs) + settings.teacher_passes * images,
+            teacher=count.train * (min(passes, 1) if kept else passes) + settings.teacher_passes * images,
             validated=settings.epochs * held_out,
             tested=settings.epochs * count.test if settings.leaks else 0,
         )

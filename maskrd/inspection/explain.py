@@ -74,8 +74,9 @@ def _details(experiment: Experiment, model: Model, record: Record | None) -> Ite
     facts["logs"] = f"{_existing(files.log('train'))}, {_existing(files.log('evaluate'))}"
     facts["resources"] = _existing(files.benchmark)
     yield from (f"  {key:15} {value}" for key, value in facts.items())
-    yield f"  To make it, with all that it needs: snakemake --cores 8 -- {shlex.quote(str(files.metrics))}"
-    yield "  (add the --configfile of this command). Its two jobs alone, if index and teacher exist:"
+    yield "  To make it, with all that it needs (if you gave --configfile here, give it there, too):"
+    yield f"    snakemake --cores 8 -- {shlex.quote(str(files.metrics))}"
+    yield "  Its two jobs alone, if index and teacher exist:"
     yield f"    {shlex.join(train_command(experiment, model, record and record.training.threads))}"
     yield f"    {shlex.join(evaluate_command(experiment, model, record and record.evaluation.threads))}"
 

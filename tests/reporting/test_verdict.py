@@ -394,6 +394,15 @@ def test_a_damaged_metrics_file_is_named(tmp_path):
         verdicts(tmp_path, WIDE, [0])
 
 
+def test_the_record_of_another_model_is_not_taken(tmp_path):
+    put(tmp_path, "screw", {"image_auroc": 99.1})
+    put(tmp_path, "grid", {"image_auroc": 99.1})
+    screw, grid = (next(tmp_path.rglob(f"{category}/**/metrics.json")) for category in ("screw", "grid"))
+    grid.write_bytes(screw.read_bytes())
+    with pytest.raises(MaskrdError, match=r"grid/.*: the record of mvtec_ad/screw/maskrd/.*delete it"):
+        verdicts(tmp_path, WIDE, [0])
+
+
 def test_csv_page_and_plot(tmp_path):
     put(tmp_path / "models", "screw", {"image_auroc": 98.7, "pixel_auroc": 97.0, "aupro": 98.5})
     put(tmp_path / "models", "bottle", {"image_auroc": 100.0}, epochs=5)
