@@ -5,7 +5,7 @@
 #   snakemake --cores 8 robustness  every ablation_... table: how much depends on choices where the paper is silent
 #   snakemake --cores 8 supplement  Tables 1 to 7 as one PDF, with the errata of the reported ones; needs a TeX engine
 #   snakemake --cores 8 anomaly_maps
-#                                   all anomaly maps as TIFF files, in the layout of MVTec's evaluation code
+#                                   maps of all trained models as TIFF files, in the layout of MVTec's evaluation code
 #   snakemake --cores 1 audit       do the reported numbers add up? Seconds, no data
 #   snakemake --cores 1 verdict     which reported numbers and claims are reproduced so far; trains nothing
 #   snakemake --cores 8 report      one page of everything, for the browser
@@ -96,10 +96,10 @@ rule downloads:
 
 rule anomaly_maps:
     input:
-        views.map_folders(),
+        lambda wildcards: views.map_folders(),
     localrule: True
     message:
-        "Anomaly maps of all models of all tables are in {files.results}/anomaly_maps."
+        "Anomaly maps of all trained models are in {files.results}/anomaly_maps."
 
 
 rule models:

@@ -18,10 +18,6 @@ UMASK = os.umask(0)  # can't be read without being set; at import, before there 
 os.umask(UMASK)
 
 
-# Names a process among those that may write to the same folder, on other machines, too.
-PROCESS = f"{socket.gethostname()}-{os.getpid()}"
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`. Rename it to `path` if the block succeeds, otherwise remove it.
@@ -36,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = temporary_prefix(path.name)
     remove_leftovers(path.parent, prefix)
-    temporary = path.with_name(f"{prefix}{PROCESS}.tmp{path.suffix}")
+    temporary = path.with_name(f"{prefix}{process_name()}.tmp{path.suffix}")
     try:
         yield temporary
         with suppress(PermissionError):  # a link to another user's file
@@ -63,6 +59,11 @@ def naming_errors(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def process_name() -> str:
+    """Of this process, among all that may write to the same folder, on other machines, too."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def temporary_prefix(name: str) -> str:

@@ -196,7 +196,7 @@ def pro_rescaled(
     fpr, pro = fpr[kept], pro[kept]
     if fpr.size < 2 or np.ptp(fpr) == 0 or np.ptp(pro) == 0:
         return None
-    return float(-np.trapezoid((pro - pro.min()) / np.ptp(pro), (fpr - fpr.min()) / np.ptp(fpr)))
+    return _area((fpr - fpr.min()) / np.ptp(fpr), (pro - pro.min()) / np.ptp(pro))
 
 
 def _threshold_pro(masks: NDArray, maps: NDArray, thresholds: int, limit: float) -> float | None:
@@ -206,7 +206,12 @@ def _threshold_pro(masks: NDArray, maps: NDArray, thresholds: int, limit: float)
     if np.count_nonzero(kept) < 2 or not fpr[kept].any():
         return None
     fpr, pro = fpr[kept], pro[kept]
-    return float(-np.trapezoid(pro, fpr / fpr.max()))  # the FPR falls as the cuts rise
+    return _area(fpr / fpr.max(), pro)
+
+
+def _area(fpr: NDArray, pro: NDArray) -> float:
+    """Under a curve in the unit square, whose FPR falls. Rounded weights may sum to a little more than 1."""
+    return min(float(-np.trapezoid(pro, fpr)), 1.0)
 
 
 def _threshold_curve(masks: NDArray, maps: NDArray, thresholds: int) -> tuple[NDArray, NDArray]:

@@ -70,7 +70,10 @@ def run(words: list[str]) -> int:
         return subprocess.run(words, check=False).returncode
     with tempfile.TemporaryDirectory(prefix="maskrd-") as folder, socket.socket(socket.AF_UNIX) as listener:
         address = f"{folder}/jobs"
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError:  # a long TMPDIR: the address of a socket has 107 characters at most
+            return subprocess.run(words, check=False).returncode
         listener.listen(128)
         command = subprocess.Popen(words, env={**os.environ, ADDRESS: address})
         # A terminal's Ctrl-C reaches the command itself, which decides.

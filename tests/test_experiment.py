@@ -376,6 +376,17 @@ def test_a_models_fields_are_its_path():
     [
         ("seeds", [0, 1, 0], "config.seeds: 0 is there more than once"),
         ("backbones", ["resnet18", "resnet18"], "resnet18 is there more than once"),
+        (
+            "tables",
+            {"t": {"dataset": "mvtec_ad", "rows": "variants", "variants": ["rd", "rd"]}},
+            "config.tables.t.variants: rd is there more than once",
+        ),
+        (
+            "figures",
+            {"f": {"dataset": "mvtec_ad", "variants": ["stpm", "stpm"], "images_per_category": 1, "caption": "f"}},
+            "config.figures.f.variants: stpm is there more than once",
+        ),
+        ("datasets", {"cifar10": {"image_size": 50}}, "config.datasets.cifar10.image_size: "),
         ("weights", {"resnet81": None}, "config.weights.resnet81"),
         ("datasets", {"mvtec_ad": {"catgories": ["bottle"]}}, "Did you mean 'categories'?"),
         (

@@ -206,6 +206,17 @@ def test_perfect_and_worst_maps():
         assert (worst.auroc, worst.aupro) == (0.0, 0.0)
 
 
+def test_no_pro_of_perfect_maps_is_above_one():
+    """Maps with noise: their curves have many points, whose weights are rounded."""
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        masks, _ = random_case(seed)
+        maps = (masks + 0.3 * rng.random(masks.shape)).astype(np.float32)
+        for measure in (pro_pooled_thresholds, pro_per_image, pro_rescaled):
+            value = measure(masks, maps)
+            assert value is None or value <= 1, (seed, measure)
+
+
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 def test_equal_scores_give_chance(limit):
     """The curve is the diagonal, of which the part below the limit has the mean height limit / 2."""

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from maskrd.arrays import Form, read_arrays
 from maskrd.config.external import map_files
 from maskrd.config.method_file import method_file_digest
+from maskrd.config.settings import Model
 from maskrd.data.changes import recall
 from maskrd.data.index_file import Entry, Index
 from maskrd.data.stc import load_clip
@@ -26,6 +28,8 @@ from maskrd.reporting.html import read_piece
 from maskrd.reporting.runs_page import find_records
 from maskrd.reporting.tested import read_history
 from maskrd.workflow.data import weights_of_teacher
+from tests.conftest import training_settings
+from tests.records import make_record, write_record
 
 DEEP = "[" * 100_000
 BAD_HEADER = b"\x93NUMPY\x01\0" + (118).to_bytes(2, "little") + b"((((".ljust(117) + b"\n"
@@ -190,3 +194,11 @@ def test_a_copy_of_a_models_folder_is_no_model(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
     assert find_records(tmp_path) == {}
+
+
+def test_a_report_refuses_the_record_of_another_model(tmp_path: Path, default_config, evaluation) -> None:
+    model = Model("demo", "bolt", "maskrd", "resnet18", 0)
+    record = make_record(model, {}, training_settings(default_config["train"]), evaluation())
+    write_record(tmp_path, replace(model, category="nut"), record)
+    with pytest.raises(MaskrdError, match=r"nut/.*: the record of demo/bolt/maskrd/resnet18/seed0"):
+        find_records(tmp_path)

@@ -82,6 +82,19 @@ def test_a_killed_callers_training_dies_with_it(begun) -> None:
     assert not job.model.exists()
 
 
+def test_a_long_name_of_the_temporary_folder_only_costs_time(tmp_path) -> None:
+    folder = tmp_path / ("t" * 110)
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "maskrd.preloaded", "true"],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_the_process_a_command_does_its_work_itself(tmp_path) -> None:
     gone = {**os.environ, ADDRESS: str(tmp_path / "gone")}
     words = [sys.executable, "-m", "maskrd", "audit", "--output", str(tmp_path / "audit.csv")]

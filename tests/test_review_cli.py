@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from maskrd.cli import app
 from maskrd.config.files import Files
 from maskrd.config.load import load_experiment
 from maskrd.config.settings import Model
+from maskrd.engine.interruption import Interrupted
 from maskrd.engine.machine import code_commit
 from maskrd.engine.model_file import read_training
 from maskrd.engine.training import train
@@ -203,7 +205,7 @@ def test_status_of_a_model(experiment):
     assert status() == "left"
     put(files.log("train"), "50%|##")
     assert status() == "running"
-    put(files.log("train"), "50%|##\nSIGINT: stopped; the next run goes on from here.\n")
+    put(files.log("train"), f"50%|##\n{Interrupted(signal.SIGINT)}\n")
     assert status() == "interrupted"
     put(files.log("train"), "50%|##", age=1000)
     assert status() == "interrupted"

@@ -85,6 +85,17 @@ def test_only_what_no_model_uses_is_pruned(experiment: Experiment) -> None:
     assert mine.exists()
 
 
+def test_a_training_that_began_meanwhile_is_not_pruned(experiment: Experiment) -> None:
+    other = store(experiment, finished=False, learning_rate=0.5)
+    lines = prune(experiment, remove=True)
+    assert other.digest[:12] in next(lines)
+    with other.locked():
+        assert "0 of 1 trainings" in next(lines)
+        assert other.is_locked()
+        assert other.read("identity.json")
+    assert "1 of 1 trainings" in list(prune(experiment, remove=True))[-1]
+
+
 def test_the_size_is_told_while_a_training_removes_its_files(experiment: Experiment, monkeypatch) -> None:
     stored, files = store(experiment), Stored.files
     size = stored.size()

@@ -156,7 +156,7 @@ def test_a_stopped_training_ends_as_an_unbroken_one(training_job, unbroken, at_s
     job = training_job("stopped", **LONGER)
     at_step(step, lambda: os.kill(os.getpid(), number))
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match=f"{number.name}.*goes on from here") as interruption:
+    with pytest.raises(Interrupted, match=f"{number.name}.*goes on from the last saved state") as interruption:
         train(job)
     assert interruption.value.exit_code == 128 + number
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers

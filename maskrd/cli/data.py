@@ -43,10 +43,12 @@ def unpack(
     """Verify and unpack a dataset's archive, count its files, and write a small JSON file when done."""
     from maskrd.files import write_json
     from maskrd.sources.published import record, verify
-    from maskrd.sources.registry import load_sources
+    from maskrd.sources.registry import Dataset, load_sources
     from maskrd.sources.unpack import unpack as extract
 
-    entry = load_sources(sources).datasets[source.removeprefix("datasets.")]
+    entry = load_sources(sources)[source]
+    if not isinstance(entry, Dataset):
+        raise MaskrdError(f"{source}: weights, which are one file. Name a dataset of {sources}.")
     verify(entry, archive, lock)
     extract(
         archive,

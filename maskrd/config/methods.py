@@ -18,10 +18,10 @@ from maskrd.config.settings import (
     Fraction,
     GradientTraining,
     Levels,
+    NonNegative,
     Number,
     OnePassTraining,
     Training,
-    Weight,
     canonical_json,
 )
 from maskrd.errors import MaskrdError
@@ -65,7 +65,7 @@ class MKDSettings(GradientTraining):
     scores = ("max", "mean", "loss")
 
     method: Literal["mkd"]
-    mse_weight: Weight = 0.01
+    mse_weight: NonNegative = 0.01
 
 
 class MSFDSettings(GradientTraining):
@@ -75,7 +75,7 @@ class MSFDSettings(GradientTraining):
 
     method: Literal["msfd"]
     layers: Levels
-    cosine_weight: Weight = 1
+    cosine_weight: NonNegative = 1
 
 
 class AsymmetricSettings(GradientTraining):

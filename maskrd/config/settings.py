@@ -39,6 +39,7 @@ Metric = Literal[
     "pro_rescaled",
 ]
 PAPER_BACKBONE = "wide_resnet50_2"
+FULL_METHOD = "maskrd"  # the variant that others are compared with
 SHOWN_IMAGES = 8  # a test keeps at least so many defective images, of as many defect types as possible
 
 ALL = "all"  # instead of a list of categories
@@ -50,7 +51,7 @@ UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 UserFile = Annotated[str, AfterValidator(os.path.expanduser)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Weight = Annotated[Number, Field(ge=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=32, multiple_of=32)]
@@ -114,7 +115,7 @@ Distinct = AfterValidator(refuse_repeats)
 Names = Annotated[tuple[Category, ...], Field(min_length=1), Distinct]
 Categories = Annotated[Names, WrapValidator(all_or_names, json_schema_input_type=Names | Literal["all"])]
 Levels = Annotated[tuple[Level, ...], Field(min_length=1), Distinct, AfterValidator(sorted_tuple)]
-Variants = Annotated[tuple[Identifier, ...], Field(min_length=1)]
+Variants = Annotated[tuple[Identifier, ...], Field(min_length=1), Distinct]
 
 
 class StrictData(BaseModel):
@@ -148,10 +149,10 @@ class Evaluation(StrictData):
     """Settings of testing: they change the metrics, never the model."""
 
     score: Literal["max", "mean", "loss", "reweighted"]
-    blur_sigma: Weight
+    blur_sigma: NonNegative
     mask_at_test: bool
     map_fusion: Literal["sum", "product", "weighted"] = "sum"
-    map_weights: tuple[Weight, Weight, Weight] = (1, 1, 1)
+    map_weights: tuple[NonNegative, NonNegative, NonNegative] = (1, 1, 1)
     upsampling_std: Positive = 12
     score_layers: Levels | None = None
     defect_pixels: Literal["half", "any"] = "half"
@@ -205,7 +206,7 @@ class GradientTraining(Training):
     optimizer: Literal["adam", "sgd"] = "adam"
     betas: tuple[Fraction, Fraction]
     momentum: Fraction = 0.9
-    weight_decay: Weight
+    weight_decay: NonNegative
     validation_fraction: Fraction
     patience: Count | None
     checkpoint: Literal["last", "best_validation", "best_on_test"]
@@ -267,8 +268,8 @@ class Dataset(StrictData):
     path: UserPath | None = None
     archive: UserFile | None = None
     categories: Categories
-    image_size: int | None = None
-    epochs: int | None = None
+    image_size: Pixels | None = None
+    epochs: Count | None = None
     score: Literal["max", "mean"] | None = None
 
     def overrides(self) -> dict[str, Any]:
@@ -284,8 +285,8 @@ class TableSpec(StrictData):
 
     dataset: Identifier
     rows: Literal["categories", "variants", "backbones"]
-    variants: Variants = ("maskrd",)
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
+    variants: Variants = (FULL_METHOD,)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1), Distinct]
     costs: bool = False
     caption: str
     note: str = ""
@@ -304,7 +305,7 @@ class FigureSpec(StrictData):
     """Test images, each with the anomaly maps of several variants."""
 
     dataset: Identifier
-    variants: Variants = ("maskrd",)
+    variants: Variants = (FULL_METHOD,)
     images_per_category: Annotated[int, Field(ge=1, le=SHOWN_IMAGES)] = 1
     caption: str
 

@@ -49,6 +49,11 @@ class Layout:
     # folder, index, entries, size, threshold, threads -> masks. None: every mask is a file.
     load_masks: "Callable[[Path, Index, Sequence[Entry], int, float, int], np.ndarray] | None" = None
 
+    @property
+    def has_files(self) -> bool:
+        """Whether every image is a file."""
+        return self.load_images is None
+
     def folder_of(self, root: Path, category: str) -> Path:
         """The folder of a category's files, in the dataset's folder `root`."""
         return root / category if self.folder_each else root

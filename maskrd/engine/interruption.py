@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+GOES_ON = "the next run goes on from the last saved state"
+
 
 class Interrupted(BaseException):
-    """A signal asked the job to stop, and its state is saved. Not an Exception, so that no handler swallows it."""
+    """A signal asked the job to stop, and its steps are saved. Not an Exception, so that no handler swallows it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name}: stopped; the next run goes on from here.")
+        super().__init__(f"{signal.Signals(number).name}: stopped; {GOES_ON}, if there is one.")
         self.exit_code = 128 + number
 
 

@@ -184,6 +184,19 @@ class Stored:
         if names == FILES and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
+    def remove_unless_locked(self) -> bool:
+        """Remove the training, unless a run works on it. Returns whether it did."""
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        try:
+            self.remove()
+        finally:
+            lock.release()
+        return True
+
 
 def stored_trainings(store: Path) -> list[Stored]:
     """All folders of a store, by digest."""

@@ -17,6 +17,7 @@ from rich.text import Text
 from maskrd.config.experiment import Experiment
 from maskrd.config.files import Files, ModelFiles
 from maskrd.config.settings import Model
+from maskrd.engine.interruption import GOES_ON
 from maskrd.engine.store import Stored, stored_trainings
 from maskrd.inspection.stored import find_stored, running_trainings
 
@@ -26,7 +27,6 @@ COLORS = {DONE: "green", TRAINED: "green", RUNNING: "cyan", INTERRUPTED: "yellow
 ALIVE = 180  # seconds since the last line of a log; reading the images of a category writes nothing for a while
 SHOWN = 10  # failures
 RENEWED = 5  # seconds between two refreshes
-GOES_ON = "the next run goes on from here"  # how `training.Interrupted` ends
 
 
 def model_status(files: ModelFiles, now: float, stored: Stored | None = None) -> str:

@@ -73,15 +73,21 @@ def prune(experiment: Experiment, remove: bool) -> Iterator[str]:
     store, unused = Files(experiment).store, unused_trainings(experiment)
     for stored in unused:
         yield describe_training(stored)
-    # A file with a second link in results/models frees no space.
-    freed = sum(path.stat().st_size for stored in unused for path in stored.files() if path.stat().st_nlink == 1)
-    count = f"{len(unused)} of {len(stored_trainings(store))} trainings in {store}"
+    sizes = {stored: _only_here(stored) for stored in unused}
+    total = len(stored_trainings(store))
     if not remove:
-        yield f"{count} have no configured model. `maskrd prune --yes` removes them and frees {freed / 1e9:.2f} GB."
+        yield (
+            f"{len(unused)} of {total} trainings in {store} have no configured model. "
+            f"`maskrd prune --yes` removes them and frees {sum(sizes.values()) / 1e9:.2f} GB."
+        )
         return
-    for stored in unused:
-        stored.remove()
-    yield f"{count} removed, {freed / 1e9:.2f} GB freed."
+    freed = [size for stored, size in sizes.items() if stored.remove_unless_locked()]
+    yield f"{len(freed)} of {total} trainings in {store} removed, {sum(freed) / 1e9:.2f} GB freed."
+
+
+def _only_here(stored: Stored) -> int:
+    """Bytes that a removal frees: a file with a second link in results/models frees no space."""
+    return sum(path.stat().st_size for path in stored.files() if path.stat().st_nlink == 1)
 
 
 def running_trainings(found: dict[Model, Stored | None]) -> Iterator[tuple[Model, dict[str, Any]]]:

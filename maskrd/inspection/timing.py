@@ -37,9 +37,6 @@ class Timing:
     teacher: float
     test: float
 
-    def __mul__(self, factor: float) -> "Timing":
-        return Timing(*(seconds * factor for seconds in vars(self).values()))
-
 
 def measure(settings: Training, evaluation: Evaluation, backbone: str, machine: Machine) -> Timing:
     """Time the parts of a training and of a test as they are run, but on random images, weights and features."""

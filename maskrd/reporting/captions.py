@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from maskrd.config.record import ADDED_LATER
-from maskrd.config.settings import PAPER_BACKBONE
+from maskrd.config.settings import FULL_METHOD, PAPER_BACKBONE
 from maskrd.config.view import View
 from maskrd.data.registry import LAYOUTS, is_generated, published_counts
 from maskrd.paper import OURS, audit, errata, labels
@@ -95,7 +95,7 @@ def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None =
         if set(backbones.values()) != {PAPER_BACKBONE}:
             names = {variant: backbone_name(backbone) for variant, backbone in backbones.items()}
             sentences.append(f"Backbone: {_by_variant(names)}.")
-        if compared and backbones.get("maskrd", PAPER_BACKBONE) != PAPER_BACKBONE:
+        if compared and backbones.get(FULL_METHOD, PAPER_BACKBONE) != PAPER_BACKBONE:
             # The other methods have backbones of their own, so this is about our column alone.
             column = f"{OURS} ({REPORTED})" if view.spec.rows == "categories" else REPORTED.capitalize()
             sentences.append(f"{column}: {backbone_name(PAPER_BACKBONE)}.")

@@ -1,12 +1,13 @@
 """The paper's claims, judged on reproduced numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from maskrd.config.files import EVERY_MODEL, find_metrics
-from maskrd.config.record import read_record
+from maskrd.config.record import Record, find_record
+from maskrd.config.settings import Model
 from maskrd.paper import OURS, TABLES
 from maskrd.paper.claims import TEXT, ClaimResult, evaluate_claims, with_ours
 from maskrd.paper.settings import paper_categories
@@ -71,28 +72,38 @@ def _number(row: Judgement, pro: str) -> float | None:
 def sentence_claims(models: Path, backbone: str, seeds: Sequence[int]) -> list[ClaimResult]:
     """The claims about numbers that are in the text but in no table, judged on the existing models.
 
-    Claims that the models can't judge are left out. Parameters are those of any model of a variant. A mean is over all
-    categories of MVTec AD and the seeds. Systems that are known from abstracts only are our interpretations, so their
-    numbers decide nothing.
+    Claims that the models can't judge are left out. Parameters are those of any model of a variant. A mean is over the
+    seeds that have all categories of MVTec AD. Systems that are known from abstracts only are our interpretations, so
+    their numbers decide nothing. Raises MaskrdError like `find_record`.
     """
     numbers: dict[tuple[str, str, str], float | None] = {}
-    for variant in ("scconv_in_msff", "simam_only", "asymmetric"):
-        pattern = replace(EVERY_MODEL, dataset="mvtec_ad", variant=variant)
-        if variant != "asymmetric":
-            pattern = replace(pattern, backbone=backbone)
-        found = map(read_record, find_metrics(models, pattern))
-        records = [record for record in found if record.training.seed in seeds]
+    for variant, teacher in (("scconv_in_msff", backbone), ("simam_only", backbone), ("asymmetric", "*")):
+        pattern = replace(EVERY_MODEL, dataset="mvtec_ad", variant=variant, backbone=teacher)
+        found = [model for model in map(Model.of_file, find_metrics(models, pattern)) if model.seed in seeds]
+        records = {model: find_record(models, model) for model in found}
         if records:
-            numbers[OURS, variant, "parameters"] = records[0].training.parameters / 1e6
-        if {record.training.category for record in records} == set(paper_categories("mvtec_ad")):
-            for metric in ("image_auroc", "pixel_auroc"):
-                values = [record.percentages[metric] for record in records]
-                numbers[OURS, variant, metric] = None if None in values else fmean(values)
-    judged = [
-        r for r in evaluate_claims({TEXT: numbers}, f"reproduced ({backbone_name(backbone)})") if r.claim.table == TEXT
-    ]
-    known = [r for r in judged if r.claim.table == TEXT and not r.outcome.detail.startswith("not known")]
+            numbers[OURS, variant, "parameters"] = records[found[0]].training.parameters / 1e6
+        for metric in ("image_auroc", "pixel_auroc"):
+            numbers[OURS, variant, metric] = _mean_over_runs(records, metric)
+    judged = evaluate_claims({TEXT: numbers}, f"reproduced ({backbone_name(backbone)})")
+    known = [r for r in judged if r.claim.table == TEXT and r.outcome.verdict is not None]
     return [r if r.claim.id == "scconv_costs_less" else _not_comparable(r) for r in known]
+
+
+def _mean_over_runs(records: Mapping[Model, Record], metric: str) -> float | None:
+    """The mean over categories, then over the seeds that have all of MVTec AD's, with the first backbone that has one.
+
+    None without such a seed, and if a value is missing.
+    """
+    runs: dict[str, dict[int, list[float | None]]] = {}
+    for model, record in records.items():
+        runs.setdefault(model.backbone, {}).setdefault(model.seed, []).append(record.percentages[metric])
+    count = len(paper_categories("mvtec_ad"))
+    for _, seeds in sorted(runs.items()):
+        complete = [values for values in seeds.values() if len(values) == count]
+        if complete:
+            return None if any(None in values for values in complete) else fmean(map(fmean, complete))
+    return None
 
 
 def _not_comparable(result: ClaimResult) -> ClaimResult:

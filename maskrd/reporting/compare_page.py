@@ -67,7 +67,8 @@ def _charts(one: Tested, other: Tested, names: list[str]) -> list:
         if tested.gallery and tested.gallery.pro is not None
     }
     if curves_of_pro:
-        chart = line_chart(curves_of_pro, "false positive rate of pixels", "PRO", (0, 0.3), (0, 1))
+        limit = max(max(fpr) for fpr, _ in curves_of_pro.values())
+        chart = line_chart(curves_of_pro, "false positive rate of pixels", "PRO", (0, limit), (0, 1))
         charts.append(("Per-region overlap", chart))
     value = dict(zip(other.scores.names, other.scores.values.tolist(), strict=True))
     points: dict[str, list[tuple[float, float]]] = {defect: [] for defect in by_defect(one.scores)}

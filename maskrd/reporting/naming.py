@@ -2,6 +2,7 @@
 
 import re
 
+from maskrd.config.settings import FULL_METHOD
 from maskrd.config.teachers import ARCHITECTURES
 from maskrd.paper import OURS, labels
 
@@ -46,7 +47,7 @@ def backbone_name(backbone: str) -> str:
 
 def variant_name(variant: str) -> str:
     """`maskrd` is Ours, `stpm` STPM, `no_fmm` no FMM, `layers_1_2` layers 1+2."""
-    if variant == "maskrd":
+    if variant == FULL_METHOD:
         return OURS
     words = " ".join(SPELLING.get(word, word) for word in variant.split("_"))
     return re.sub(r"(?<=\d) (?=\d)", "+", words)

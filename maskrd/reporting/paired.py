@@ -9,7 +9,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from maskrd.config.record import Record, find_record
-from maskrd.config.settings import Model
+from maskrd.config.settings import FULL_METHOD, Model
 from maskrd.config.view import View
 from maskrd.files import write_csv, write_text
 from maskrd.reporting.charts import IntervalRow, interval_chart
@@ -18,7 +18,6 @@ from maskrd.reporting.html import render_records
 from maskrd.reporting.naming import metric_name, report_name, variant_name
 from maskrd.reporting.verdict import estimate, two_decimals
 
-FULL = "maskrd"
 CAPTION = (
     "Differences in percentage points between models of the same category and seed. In brackets: the 95 % interval "
     "(Student's t over categories, or over seeds if there is one category). A star marks an interval without 0: the "
@@ -58,7 +57,7 @@ def paired_differences(view: View, models: Path) -> Iterator[Difference]:
     """
     records = {model: find_record(models, model) for model in view.models()}
     leaking = [name for name in view.spec.variants if view.training[name].leaks or _recorded_leak(records, name)]
-    reference = FULL if FULL in view.spec.variants else view.spec.variants[-1]
+    reference = FULL_METHOD if FULL_METHOD in view.spec.variants else view.spec.variants[-1]
     expected = len(view.categories) * len(view.seeds)
     for variant in view.spec.variants:
         for metric in view.spec.metrics:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from maskrd.config.files import HISTORY_FILE, METRICS_FILE
 from maskrd.config.record import Record
-from maskrd.config.settings import Model
+from maskrd.config.settings import FULL_METHOD, Model
 from maskrd.data.registry import is_generated
 from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path, write_text
@@ -27,7 +27,6 @@ from maskrd.reporting.tested import Tested, read_tested
 from maskrd.reporting.verdict import NOT_COMPARABLE, NOT_KNOWN, NOT_RUN, VERDICTS, Judgement, verdicts
 from maskrd.reporting.verdict_page import COLORS, markdown, plot_uri
 
-REFERENCE = "maskrd"  # what a model is compared with
 BAR_COLORS = {kind: COLORS.get(kind, "#e3e6ea") for kind in VERDICTS} | {NOT_KNOWN: "#b8860b"}
 DATE = (1980, 1, 1, 0, 0, 0)  # of the files in the archive: equal reports are equal archives
 LINK = re.compile(r'(<td[^>]*) data-models="([^"]+)"([^>]*)>(.*?)</td>', re.DOTALL)
@@ -184,7 +183,7 @@ def write_model_pages(models: Path, records: Mapping[Model, Record], pages: Path
         comparison = _compare(models, tested, records)
         if comparison:
             name = f"compare.{page_name(model)}"
-            links[f"Beside {variant_name(REFERENCE)}"] = name
+            links[f"Beside {variant_name(FULL_METHOD)}"] = name
             write_text(pages / name, comparison)
         target = Path(*models.parts) / model.path / METRICS_FILE
         write_text(pages / page_name(model), render_model(tested, links, target))
@@ -196,10 +195,10 @@ def _compare(models: Path, tested: Tested, records: Mapping[Model, Record]) -> s
     None if there is no such model, or if it was tested on other images.
     """
     own = tested.model
-    wanted = replace(own, variant=REFERENCE)
+    wanted = replace(own, variant=FULL_METHOD)
     found = [model for model in records if replace(model, backbone=own.backbone) == wanted]
     found.sort(key=lambda model: model.backbone != own.backbone)
-    if own.variant == REFERENCE or not found:
+    if own.variant == FULL_METHOD or not found:
         return None
     reference = read_tested(models / found[0].path)
     if not same_images(tested, reference):

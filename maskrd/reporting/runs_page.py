@@ -8,7 +8,7 @@ from statistics import median
 from markupsafe import Markup
 
 from maskrd.config.files import EVERY_MODEL, find_metrics
-from maskrd.config.record import Record, read_record
+from maskrd.config.record import Record, find_record
 from maskrd.config.settings import Model
 from maskrd.data.registry import is_generated
 from maskrd.reporting.captions import GENERATED
@@ -27,8 +27,9 @@ RUNTIME_CAPTION = (
 
 
 def find_records(models: Path) -> dict[Model, Record]:
-    """The records of all tested models below a folder. Raises MaskrdError for a file that can't be read."""
-    return {Model.of_file(path): read_record(path) for path in find_metrics(models, EVERY_MODEL)}
+    """The records of all tested models below a folder. Raises MaskrdError like `find_record`."""
+    found = map(Model.of_file, find_metrics(models, EVERY_MODEL))
+    return {model: record for model in found if (record := find_record(models, model))}
 
 
 def dataset_facts(records: Mapping[Model, Record], titles: Mapping[str, str]) -> list[tuple[str, str, dict[str, str]]]:

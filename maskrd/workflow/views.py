@@ -10,6 +10,8 @@ from maskrd import paper
 from maskrd.config.experiment import Experiment
 from maskrd.config.files import EVERY_MODEL, Files, find_metrics
 from maskrd.config.settings import Model, canonical_json
+from maskrd.data.changes import size_and_date
+from maskrd.data.registry import LAYOUTS
 from maskrd.files import sha256_file, sha256_json
 
 T = TypeVar("T")
@@ -49,10 +51,20 @@ class ViewInputs:
         """The user's files that a model is made of, other than images and teacher. If they change, it is made again."""
         return self.experiment.recipe(model.dataset, model.variant).training.files_read(model.category)
 
+    def changed_files(self, model: Model) -> list[str]:
+        """A parameter that changes when one of `files_read` does, even if the new file has an older date."""
+        files = self.files_read(model)
+        return [sha256_json([[str(path), size_and_date(path)] for path in files])] if files else []
+
     def map_folders(self) -> list[Path]:
-        """The folders of anomaly maps of all models of all tables, each once."""
+        """The folders of anomaly maps of the trained models of all tables, each once.
+
+        Without those whose test images have no files of their own, and so no names for maps.
+        """
+        named = {name for name, dataset in self.experiment.datasets.items() if LAYOUTS[dataset.layout].has_files}
         models = _distinct(model for name in self.experiment.tables for model in self.models(name))
-        return [self.files.model(model).maps for model in models]
+        found = [self.files.model(model) for model in models if model.dataset in named]
+        return [files.maps for files in found if files.weights.exists()]
 
     def metrics(self, table: str) -> list[Path]:
         """The metrics of a table's models. With `partial`, only those that exist."""

@@ -12,6 +12,7 @@ from maskrd.cli import app
 from maskrd.errors import MaskrdError
 from maskrd.sources.published import difference, record, verify
 from maskrd.sources.registry import Dataset, load_sources
+from tests.conftest import ROOT
 
 ENTRY = {
     "file": "tiles.zip",
@@ -54,6 +55,14 @@ def run_unpack(folder: Path, archive: Path) -> None:
         "--output": folder / "unpacked.json",
     }
     app(["unpack", *(str(word) for pair in options.items() for word in pair)], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("key", "message"), [("datasets.nope", "no source has"), ("weights.resnet18", "one file")])
+def test_only_a_known_dataset_is_unpacked(tmp_path: Path, key: str, message: str) -> None:
+    options = ["--archive", "a.zip", "--folder", str(tmp_path / "a"), "--output", str(tmp_path / "a.json")]
+    words = ["--source", key, "--sources", str(ROOT / "workflow/sources.yaml"), "--lock", str(tmp_path / "lock.json")]
+    with pytest.raises(MaskrdError, match=message):
+        app(["unpack", *words, *options], standalone_mode=False)
 
 
 def test_what_counted_right_is_recorded_and_binds_later_files(tmp_path: Path) -> None:

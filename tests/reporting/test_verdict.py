@@ -370,6 +370,16 @@ def test_scconvs_cost_is_that_of_the_models(tmp_path):
     assert result.outcome.detail == "parameters: scconv_in_msff 90.0, simam_only 100.0"
 
 
+def test_a_mean_of_the_text_is_over_complete_seeds(tmp_path):
+    for category in paper_categories("mvtec_ad"):
+        put(tmp_path, category, {"image_auroc": 96.0, "pixel_auroc": 98.0}, variant="asymmetric")
+    put(tmp_path, "bottle", {"image_auroc": 10.0, "pixel_auroc": 10.0}, variant="asymmetric", seed=1)
+    (result,) = sentence_claims(tmp_path, WIDE, [0, 1])
+    assert result.claim.id == "asymmetric_headline"
+    assert "96.0" in result.outcome.detail
+    assert "not comparable" in result.outcome.detail
+
+
 @pytest.mark.parametrize(("dataset", "category", "table"), [("mvtec_ad", "bottle", 1), ("cifar10", "ship", 2)])
 def test_numbers_made_otherwise_decide_no_claim(tmp_path, dataset, category, table):
     """Ship is one of the classes whose reported number isn't known, so that its verdict doesn't say not comparable."""

@@ -1,6 +1,7 @@
 """A second dataset, a method from a file and results made elsewhere, in one table by one call (docs/your_own.md)."""
 
 import csv
+import os
 import shutil
 
 import pytest
@@ -44,7 +45,14 @@ def test_everything_of_ones_own_stands_in_one_table(copy: Workspace, config: dic
     ours, theirs = rows.pop("Ours"), rows["theirs" if "theirs" in rows else "Theirs"]
     assert [theirs[column] for column in columns] == [ours[column] for column in columns]
     assert copy.snakemake("-n", "comparison", config=config).planned in ({}, {"comparison": 1})
+    maps = copy.snakemake("-n", "anomaly_maps", config=config)
+    assert set(maps.planned) == {"maps", "anomaly_maps"}, maps.output  # nothing is trained for it
+    changed = next((copy.folder / OURS / "bolt").rglob("*.tiff"))
+    date = changed.stat().st_mtime
+    changed.write_bytes(changed.read_bytes() + b"0")
+    os.utime(changed, (date - 1000, date - 1000))  # as an unpacked archive leaves it
+    assert copy.snakemake("-n", "comparison", config=config).planned["train"] == 1
     (copy.folder / "my_method.py").write_text(
         (copy.folder / "my_method.py").read_text(encoding="utf-8") + "# changed\n", encoding="utf-8"
     )
-    assert copy.snakemake("-n", "comparison", config=config).planned["train"] == 1
+    assert copy.snakemake("-n", "comparison", config=config).planned["train"] == 2

@@ -108,9 +108,13 @@ def weights_of(wildcards):
 
 
 def content_digests(wildcards):
-    """The digests of a model's images and of its teacher's weights: a parameter, so that changes retrain the model."""
+    """What stands for a model's images, its teacher's weights and the user's own files for it.
+
+    As a parameter, so that changes make the model again.
+    """
     images = data.digest(wildcards.dataset, wildcards.category)
-    return [images, data.weights_digest(wildcards.backbone)]
+    weights = data.weights_digest(wildcards.backbone)
+    return [images, weights, *views.changed_files(Model(**wildcards))]
 
 
 def training_json(wildcards):

@@ -26,6 +26,7 @@ rule table:
         "../../envs/maskrd.yaml"
     params:
         view=lambda wildcards: views.view_json(wildcards.table),
+        paper=lambda wildcards: paper_digest(),
         models=str(files.models),
         speed=lambda wildcards, input: repeat_option("--speed", input.speed),
     message:
