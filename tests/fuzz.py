@@ -278,7 +278,7 @@ class Bench:
             Kind("metrics.json", content("metrics.json"), read_record),
             Kind("index.json", content("index.json"), Index.read),
             Kind("used.json", content("index.json"), lambda path: load_test(Index.read(path), data, 32), False),
-            Kind("lock.json", [b'{"datasets.mtd": "%s"}' % (b"0" * 64)], published._read_records),
+            Kind("digests.json", [b'{"datasets.mtd": "%s"}' % (b"0" * 64)], published._read_records),
             Kind("sources.yaml", [(ROOT / "workflow/sources.yaml").read_bytes()], load_sources),
             Kind(
                 "config.yaml",

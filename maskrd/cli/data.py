@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskrd.cli.options import Category, Data, DatasetOption, LockFile, Output, SourceKey, SourcesFile, Threads
+from maskrd.cli.options import Category, Data, DatasetOption, DigestsFile, Output, SourceKey, SourcesFile, Threads
 from maskrd.errors import MaskrdError
 
 app = typer.Typer()
@@ -18,7 +18,7 @@ command = partial(app.command, rich_help_panel="For the rules: data and teachers
 def download(
     source: SourceKey,
     sources: SourcesFile,
-    lock: LockFile,
+    digests: DigestsFile,
     output: Output,
     log: Annotated[Path | None, typer.Option(help="Write messages here, too")] = None,
 ) -> None:
@@ -28,14 +28,14 @@ def download(
     from maskrd.sources.download import download as fetch
     from maskrd.sources.registry import load_sources
 
-    fetch(load_sources(sources)[source], output, lock)
+    fetch(load_sources(sources)[source], output, digests)
 
 
 @command()
 def unpack(
     source: SourceKey,
     sources: SourcesFile,
-    lock: LockFile,
+    digests: DigestsFile,
     archive: Annotated[Path, typer.Option(help="Archive of the dataset")],
     folder: Annotated[Path, typer.Option(help="Folder to unpack into; an earlier one of this command is replaced")],
     output: Output,
@@ -49,7 +49,7 @@ def unpack(
     entry = load_sources(sources)[source]
     if not isinstance(entry, Dataset):
         raise MaskrdError(f"{source}: weights, which are one file. Name a dataset of {sources}.")
-    verify(entry, archive, lock)
+    verify(entry, archive, digests)
     extract(
         archive,
         folder,
@@ -58,7 +58,7 @@ def unpack(
         strip_components=entry.strip_components,
         expected=entry.expected,
     )
-    record(entry, archive, lock)
+    record(entry, archive, digests)
     write_json(output, {"source": source})
 
 

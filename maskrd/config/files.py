@@ -24,7 +24,7 @@ GALLERY_FILE = "gallery.npz"
 DATA = Path("data")
 DOWNLOADS = DATA / "downloads"
 # It records downloads that have no published checksum, and is copied along with them.
-LOCK = DOWNLOADS / "lock.json"
+DIGESTS = DOWNLOADS / "digests.json"
 
 ANY_MODEL = Model("{dataset}", "{category}", "{variant}", "{backbone}", "{seed}")  # wildcards of the rules
 SEED = re.compile(r"seed\d+")  # a model's folder

@@ -39,7 +39,7 @@ class _Transient(_AddressFailed):
 def download(
     source: Source,
     destination: Path,
-    lock_file: Path,
+    digests_file: Path,
     *,
     attempts: int = 5,
     backoff_s: float = 1.0,
@@ -64,12 +64,12 @@ def download(
     destination.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{destination}.lock"), httpx.Client(follow_redirects=True, timeout=timeout_s) as client:
         if destination.exists():
-            problem = difference(source, destination, lock_file)
+            problem = difference(source, destination, digests_file)
             if problem is None:
                 return destination
             logger.warning("%s is downloaded again: %s", destination, problem)
         part = destination.with_name(destination.name + ".part")
-        fetching = _Fetching(source, part, Path(lock_file), client, attempts, backoff_s, timeout_s)
+        fetching = _Fetching(source, part, Path(digests_file), client, attempts, backoff_s, timeout_s)
         failures = {}
         for address in source.addresses:
             try:
@@ -89,7 +89,7 @@ class _Fetching:
 
     source: Source
     part: Path
-    lock_file: Path
+    digests_file: Path
     client: httpx.Client
     attempts: int
     backoff_s: float
@@ -107,12 +107,12 @@ class _Fetching:
     def obtain(self, address: str) -> None:
         """Leave the verified file in `part`, or raise _AddressFailed with no wrong bytes left."""
         self.persist(address)
-        problem = difference(self.source, self.part, self.lock_file)
+        problem = difference(self.source, self.part, self.digests_file)
         if problem and self.spliced:
             # Bytes of an earlier run or of another mirror may be wrong, so this address gets a clean try.
             self.discard()
             self.persist(address)
-            problem = difference(self.source, self.part, self.lock_file)
+            problem = difference(self.source, self.part, self.digests_file)
         if problem:
             self.discard()
             raise _AddressFailed(problem)

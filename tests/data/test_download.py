@@ -79,7 +79,7 @@ def make_source(*addresses: str, checksum: dict | None = KNOWN, size: int | None
 
 def fetch(folder: Path, *addresses: str, checksum: dict | None = KNOWN, **options: object) -> Path:
     source = make_source(*addresses, checksum=checksum)
-    return download(source, folder / "file.bin", folder / "lock.json", **(QUICK | options))
+    return download(source, folder / "file.bin", folder / "digests.json", **(QUICK | options))
 
 
 def leftovers(folder: Path) -> set[str]:
@@ -321,7 +321,7 @@ from maskrd.errors import MaskrdError
 source = Source.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 try:
-    download(source, sys.argv[2] + "/file.bin", sys.argv[2] + "/lock.json", timeout_s=600)
+    download(source, sys.argv[2] + "/file.bin", sys.argv[2] + "/digests.json", timeout_s=600)
 except MaskrdError as error:
     sys.exit(str(error))
 """

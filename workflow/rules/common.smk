@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from maskrd.config.files import LOCK, Files, data_log, downloaded_file, unpacked_marker
+from maskrd.config.files import DIGESTS, Files, data_log, downloaded_file, unpacked_marker
 from maskrd.config.load import REPOSITORY, build_experiment
 from maskrd.config.settings import Model
 from maskrd.data.registry import DATASETS, is_generated

@@ -17,12 +17,12 @@ rule download:
         checksum=lambda wildcards: data.checksum(data.source_key(wildcards.file)),
         # With `input`, so that Snakemake doesn't compare them: another mirror must not download a verified file again.
         sources=lambda wildcards, input: experiment.sources,
-        lock=lambda wildcards, input: LOCK,
+        digests=lambda wildcards, input: DIGESTS,
     message:
         "Downloading {wildcards.file}."
     # Not redirected: the progress bar belongs on the screen.
     shell:
-        "python -m maskrd download --source {params.source} --sources {params.sources:q} --lock {params.lock:q} "
+        "python -m maskrd download --source {params.source} --sources {params.sources:q} --digests {params.digests:q} "
         "--output {output:q} --log {log:q}"
 
 
@@ -40,13 +40,13 @@ rule unpack:
     params:
         checksum=lambda wildcards: data.checksum(f"datasets.{wildcards.dataset}"),
         sources=lambda wildcards, input: experiment.sources,
-        lock=lambda wildcards, input: LOCK,
+        digests=lambda wildcards, input: DIGESTS,
         folder=lambda wildcards, input: files.data(wildcards.dataset),
     message:
         "Unpacking {input}."
     shell:
         "python -m maskrd unpack --source datasets.{wildcards.dataset} --sources {params.sources:q} "
-        "--lock {params.lock:q} --archive {input:q} --folder {params.folder:q} --output {output:q} "
+        "--digests {params.digests:q} --archive {input:q} --folder {params.folder:q} --output {output:q} "
         "> {log:q} 2>&1"
 
 
