@@ -117,6 +117,7 @@ include: "workflow/rules/demo.smk"
 if not experiment.partial:  # `partial: true` trains nothing and shows what exists
 
     include: "workflow/rules/train.smk"
+    include: "workflow/rules/speed.smk"
 
 
 include: "workflow/rules/tables.smk"

@@ -73,9 +73,13 @@ def test_all_takes_what_was_published_where_nothing_is_there_yet(tmp_path):
 
 def test_a_folder_that_is_away_keeps_the_categories_that_were_indexed(tmp_path, tires):
     remember(tmp_path / "tires/rear", tmp_path / "results/data/tires/.rear.memory.json", {})
+    (tmp_path / "results/models/tires").mkdir(parents=True)
+    (tmp_path / "results/models/tires/.DS_Store").touch()
     shutil.rmtree(tmp_path / "tires")
-    assert build(tmp_path, tires={**tires, "categories": "all"}).datasets["tires"].categories == ("rear",)
-    assert build(tmp_path, tires=tires).datasets["tires"].categories == ("front", "rear")
+    for _ in ("missing", "empty, like a mount point"):
+        assert build(tmp_path, tires={**tires, "categories": "all"}).datasets["tires"].categories == ("rear",)
+        assert build(tmp_path, tires=tires).datasets["tires"].categories == ("front", "rear")
+        (tmp_path / "tires").mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize(

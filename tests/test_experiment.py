@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from maskrd.config.load import parse_experiment
+from maskrd.config.load import load_experiment, parse_experiment
 from maskrd.config.methods import METHODS, RecordedTraining, parse_training
 from maskrd.config.record import compare_settings, read_record
 from maskrd.config.settings import Evaluation, GradientTraining, Levels, Model, canonical_json
@@ -369,6 +369,33 @@ def test_reports_survive_the_command_line(config):
 def test_a_models_fields_are_its_path():
     model = Model("mvtec_ad", "screw", "no_fmm", "resnet18", 3)
     assert model.path == "mvtec_ad/screw/no_fmm/resnet18/seed3"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {crop: 64}",
+        "train: {image_size: 320, crop: 256}",
+        "train: {image_size: 128}",
+        "train: {patience: 10, validation_fraction: 0.1}",
+        "train: {checkpoint: best_validation, validation_fraction: 0.1}",
+        "train: {layers: [2, 3]}",
+        "train: {fmm: false}",
+        "train: {mask_ratio: 0}",
+        "evaluation: {score_layers: [3]}",
+        "evaluation: {score: mean}",
+        "evaluation: {defect_pixels: any}",
+        "datasets: {cifar10: {score: max}}",
+        "datasets: {cifar10: {image_size: 32}}",
+        "variants: {small: {crop: 192}}\ntables: {t: {dataset: mvtec_ad, rows: variants, variants: [small], "
+        "metrics: [aupro], caption: t}}",
+    ],
+)
+def test_no_shipped_variant_forbids_a_setting(tmp_path, text) -> None:
+    """Variants and datasets that the user didn't think of, such as MKD's 128 pixels or CIFAR-10's 64."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    load_experiment([path])
 
 
 @pytest.mark.parametrize(

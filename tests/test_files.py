@@ -1,15 +1,20 @@
 """Where files lie, and which of them the rules ask for."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from maskrd.config.experiment import Experiment
 from maskrd.config.files import Files
 from maskrd.config.load import parse_experiment
 from maskrd.config.settings import Model
+from maskrd.data.changes import file_digest
+from maskrd.files import sha256_file
 from maskrd.sources.registry import load_sources
 from maskrd.workflow.data import DataInputs
 from maskrd.workflow.views import ViewInputs, paper_digest
@@ -64,6 +69,22 @@ def test_a_users_files_take_the_place_of_downloads(load, tmp_path: Path) -> None
     assert "data/cifar10.unpacked.json" in needed
     assert weights in needed
     assert "data/mvtec_ad.unpacked.json" not in needed
+
+
+def test_own_weights_that_are_away_count_as_unchanged(load, tmp_path: Path, monkeypatch) -> None:
+    """If the teacher was made from them. Nothing would be gained by training again."""
+    monkeypatch.chdir(tmp_path)
+    weights, experiment = tmp_path / "own.pth", load(weights={"resnet18": str(tmp_path / "own.pth")})
+    weights.write_bytes(b"weights")
+    digest = sha256_file(weights)
+    teacher = Files(experiment).teacher("resnet18")
+    teacher.parent.mkdir(parents=True)
+    save_file({"a": np.zeros(1)}, teacher, {"teacher": json.dumps({"weights_sha256": digest})})
+    data = DataInputs(experiment, SOURCES)
+    assert (data.weights_digest("resnet18"), data.teacher_is_current("resnet18")) == (digest, True)
+    weights.unlink()
+    file_digest.cache_clear()
+    assert (data.weights_digest("resnet18"), data.teacher_is_current("resnet18")) == (digest, True)
 
 
 def test_downloads_are_known_by_file_and_key(load) -> None:

@@ -118,6 +118,11 @@ def test_an_odd_anomaly_map(tmp_path: Path, recipe) -> None:
     path.unlink()
     path.mkdir()
     assert map_files(tmp_path) == []
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.tiff").touch()
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps/test").symlink_to(tmp_path / "elsewhere")
+    assert map_files(tmp_path / "maps") == [tmp_path / "maps/test/1.tiff"]
 
 
 @pytest.mark.parametrize("content", [b"", b"text", BAD_HEADER])

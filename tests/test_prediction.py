@@ -155,6 +155,28 @@ def test_a_stopped_run_goes_on(tested, tmp_path, monkeypatch):
                       - np.asarray(Image.open(tmp_path / "unbroken" / name))).max() <= 1  # fmt: skip
 
 
+def test_a_changed_image_is_scored_again_and_a_heatmap_never(tested, tmp_path):
+    job, folder = tested(epochs=1), tmp_path / "images"
+    for number in range(3):
+        write_image(folder / f"{number}.png", seed=number)
+    (folder / "broken.png").write_text("no image")
+    output = folder / "out"
+    pattern = [folder / "**/*.png"]
+    assert predict(job.model, pattern, output, CPU).scored == 3
+    before = {row["image"]: row for row in rows_of(output)}
+    write_image(folder / "1.png", seed=9)
+    os.utime(folder / "1.png", (0, 0))
+    again = predict(job.model, [folder / "1.png"], output, CPU)
+    assert (again.scored, len(again.unreadable)) == (3, 1)  # broken.png is still on the list
+    after = {row["image"]: row for row in rows_of(output)}
+    changed = str(folder / "1.png")
+    assert {image for image in after if after[image] != before[image]} == {changed}
+    assert after[changed]["score"] != before[changed]["score"]
+    heatmaps = {path.name for path in output.glob("*.png")}
+    assert heatmaps == {row["heatmap"] for row in after.values()}
+    assert predict(job.model, pattern, output, CPU).scored == 3
+
+
 def test_scores_of_another_threshold_or_origin_are_not_mixed(tested, tmp_path):
     job = tested(epochs=1)
     good, crack = job.data / "bolt/test/good", job.data / "bolt/test/crack"
@@ -240,11 +262,11 @@ def test_no_file_of_the_users_is_overwritten(tested, tmp_path):
 @pytest.mark.parametrize(
     ("text", "whole"),
     [
-        ("image,score,anomalous,heatmap\na.png,1,,x\nb.png,1,,x", 1),
-        ("image,score,anomalous,heatmap\na.png,1,,x\nb.p", 1),
-        ('image,score,anomalous,heatmap\na\u2028.png,1,,x\n"b\n', 1),
-        ("image,score,anomalous,heatmap\n", 0),
-        ("image,score,anomalous,heatmap\na.png\nb.png,1,,x\n", None),
+        ("image,score,anomalous,heatmap,sha256\na.png,1,,x,0\nb.png,1,,x,0", 1),
+        ("image,score,anomalous,heatmap,sha256\na.png,1,,x,0\nb.p", 1),
+        ('image,score,anomalous,heatmap,sha256\na\u2028.png,1,,x,0\n"b\n', 1),
+        ("image,score,anomalous,heatmap,sha256\n", 0),
+        ("image,score,anomalous,heatmap,sha256\na.png\nb.png,1,,x,0\n", None),
         ("\0", None),
         ("x" * 200_000, None),
         ("", None),

@@ -1,8 +1,10 @@
 """Checks of a whole configuration: values that are fine by themselves and wrong together."""
 
+from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
-from maskrd.config.experiment import Experiment, Recipe
+from maskrd.config.experiment import Experiment
 from maskrd.config.messages import unknown_key
 from maskrd.config.methods import ExternalSettings, all_setting_names
 from maskrd.config.settings import Dataset, Evaluation, Training
@@ -98,7 +100,9 @@ def check_target_names(experiment: Experiment) -> None:
 
 def can_be_had(name: str, dataset: Dataset) -> bool:
     """Whether the user has the images, or the pipeline downloads or makes them."""
-    return bool(dataset.path or dataset.archive or DATASETS[name].downloaded or DATASETS[name].generator)
+    known = DATASETS.get(name)
+    fetched = known and (known.downloaded or known.generator)  # an archive takes the place of a download
+    return bool(dataset.path or fetched)
 
 
 def check_categories(experiment: Experiment) -> None:
@@ -116,10 +120,19 @@ def check_categories(experiment: Experiment) -> None:
                 )
 
 
+def datasets_of(experiment: Experiment) -> dict[str, set[str]]:
+    """The datasets of each variant's tables and figures. A variant in none must be right on all."""
+    found: dict[str, set[str]] = {variant: set() for variant in experiment.variants}
+    for entry in (*experiment.tables.values(), *experiment.figures.values()):
+        for variant in entry.variants:
+            found[variant].add(entry.dataset)
+    return {variant: datasets or set(experiment.datasets) for variant, datasets in found.items()}
+
+
 def check_scores(experiment: Experiment) -> None:
     """Every method has the image score that its variant wants, and maps of the levels that are scored."""
-    for dataset in experiment.datasets:
-        for variant in experiment.variants:
+    for variant, datasets in datasets_of(experiment).items():
+        for dataset in sorted(datasets):
             recipe = experiment.recipe(dataset, variant)
             _check_score(variant, recipe.training, recipe.evaluation)
 
@@ -141,15 +154,13 @@ def _check_score(variant: str, training: Training, evaluation: Evaluation) -> No
 def check_recipes(experiment: Experiment, shipped: dict[str, Any]) -> None:
     """Two variants with one recipe are a mistake, most often a key that repeats its default.
 
-    An exception: the user changed `train` or `evaluation` to what a variant already has. Then both variants share one
-    model.
+    An exception: the user changed `train`, `evaluation` or a dataset to what a variant already has. Then both variants
+    share one model.
     """
-    before = experiment.model_copy(update={name: shipped[name] for name in ("train", "evaluation")})
-    seen: dict[tuple[Recipe | str, ...], str] = {}
-    for variant, difference in experiment.variants.items():
-        recipes = (experiment.recipe(dataset, variant) for dataset in experiment.datasets)
-        other = seen.setdefault((difference.get("backbone", experiment.backbone), *recipes), variant)
-        if other != variant and _are_equal(before, variant, other):
+    before, datasets = _as_shipped(experiment, shipped), datasets_of(experiment)
+    for other, variant in combinations(experiment.variants, 2):
+        shown = datasets[variant] | datasets[other]
+        if all(_are_equal(either, shown, variant, other) for either in (experiment, before)):
             raise MaskrdError(
                 f"variants.{variant} and variants.{other} are the same recipe, so every number would be made twice. "
                 f"Remove one, and use the other's name in the tables. Did you change config.yaml itself? Then write "
@@ -157,10 +168,24 @@ def check_recipes(experiment: Experiment, shipped: dict[str, Any]) -> None:
             )
 
 
-def _are_equal(experiment: Experiment, variant: str, other: str) -> bool:
+def _as_shipped(experiment: Experiment, shipped: dict[str, Any]) -> Experiment:
+    """The experiment with config.yaml's settings, in its sections and in the datasets that it has."""
+    keys = ("image_size", "epochs", "score")
+    datasets = {
+        name: dataset.model_copy(update={key: shipped.get("datasets", {}).get(name, {}).get(key) for key in keys})
+        for name, dataset in experiment.datasets.items()
+    }
+    sections = {name: shipped[name] for name in ("train", "evaluation")}
+    return experiment.model_copy(update={**sections, "datasets": datasets})
+
+
+def _are_equal(experiment: Experiment, datasets: Iterable[str], variant: str, other: str) -> bool:
+    backbones = {experiment.variants[name].get("backbone", experiment.backbone) for name in (variant, other)}
     try:
-        return all(experiment.recipe(name, variant) == experiment.recipe(name, other) for name in experiment.datasets)
-    except MaskrdError:  # a variant that is valid with the user's own `train` only
+        return len(backbones) == 1 and all(
+            experiment.recipe(name, variant) == experiment.recipe(name, other) for name in datasets
+        )
+    except MaskrdError:  # a variant that is valid with the user's own settings only, or on its own dataset
         return False
 
 

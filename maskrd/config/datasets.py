@@ -70,9 +70,10 @@ def _all_categories(name: str, dataset: Dataset, results: Path) -> tuple[str, ..
         if not published:
             raise MaskrdError(f"datasets.{name}.categories: `all` means the categories in the folder. Set path to it.")
         return tuple(published)
-    found = find_in_folder(name, dataset) if is_folder(dataset.path) else seen_categories(results, name)
-    if not found:
+    found = seen_categories(results, name) if is_away(dataset.path) else []
+    if not found and not is_folder(dataset.path):
         raise missing_folder(name, dataset)
+    found = found or find_in_folder(name, dataset)
     unfit = [category for category in found if not re.fullmatch(CATEGORY_NAME, category) or category.lower() == "mean"]
     if unfit:
         raise MaskrdError(
@@ -96,6 +97,14 @@ def find_in_folder(name: str, dataset: Dataset) -> list[str]:
     return list(found)
 
 
+def is_away(path: Path) -> bool:
+    """Whether a folder is missing or empty, like the mount point of a disk that isn't mounted."""
+    try:
+        return next(path.iterdir(), None) is None
+    except OSError:
+        return not is_folder(path)
+
+
 def missing_folder(name: str, dataset: Dataset) -> MaskrdError:
     return MaskrdError(
         f"datasets.{name}.path: the folder {dataset.path} does not exist. Correct the path, or mount its disk."
@@ -104,7 +113,7 @@ def missing_folder(name: str, dataset: Dataset) -> MaskrdError:
 
 def seen_categories(results: Path, name: str) -> list[str]:
     """The categories of a dataset that were indexed or trained on before."""
-    trained = [path.name for path in (models_folder(results) / name).glob("*")]
+    trained = [path.name for path in (models_folder(results) / name).glob("[!.]*/")]
     return sorted({*remembered_categories(index_folder(results, name)), *trained})
 
 
@@ -118,10 +127,10 @@ def check_folders(datasets: dict[str, Dataset], results: Path) -> None:
         unseen = [category for category in dataset.categories if category not in seen]
         if not dataset.path or not unseen:
             continue
-        if not is_folder(dataset.path):
-            if len(unseen) == len(dataset.categories):
-                raise missing_folder(name, dataset)
+        if is_away(dataset.path) and len(unseen) < len(dataset.categories):
             continue
+        if not is_folder(dataset.path):
+            raise missing_folder(name, dataset)
         found = find_in_folder(name, dataset)
         if find_layout(name, dataset.layout).folder_each:
             absent = [category for category in unseen if not is_folder(dataset.path / category)]

@@ -100,6 +100,8 @@ class Experiment(StrictData):
         # `backbone` chooses the teacher; it is not a setting of the training.
         difference = {key: value for key, value in self.variants[variant].items() if key != "backbone"}
         overrides = {**self.datasets[dataset].overrides(), **difference}
+        if "image_size" in overrides:  # a crop belongs to the size that it was given for
+            overrides = {"crop": None, **overrides}
         merged = {**self.train, **overrides}
         where = f"variants.{variant}" if "method" in difference else "train"
         section = settings_class(f"{where}.method", merged.get("method"))

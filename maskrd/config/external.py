@@ -1,5 +1,6 @@
 """Where the anomaly maps of results made elsewhere are."""
 
+import os
 from pathlib import Path
 
 IMAGE_SCORES = "scores.csv"
@@ -12,8 +13,12 @@ def maps_folder(maps: str, category: str) -> Path:
 
 
 def map_files(folder: Path) -> list[Path]:
-    """All TIFF files below a folder, sorted; none where it doesn't exist. A named pipe would be waited on for ever."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    """All TIFF files below a folder, also in linked ones, sorted; none where it doesn't exist.
+
+    A named pipe would be waited on for ever, so it is left out.
+    """
+    found = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in found if path.suffix.lower() in ENDINGS and path.is_file())
 
 
 def result_files(folder: Path) -> list[Path]:

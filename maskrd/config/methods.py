@@ -27,6 +27,8 @@ from maskrd.config.settings import (
 from maskrd.errors import MaskrdError
 from maskrd.files import parse_json
 
+ONE_MAP = {"score_layers": None}  # `tests_with` of methods whose map isn't a sum over levels
+
 
 class MaskRDSettings(GradientTraining):
     """Masked reverse distillation, the paper's method. Without FMM, SCConv and SimAM it is reverse distillation."""
@@ -63,6 +65,7 @@ class MKDSettings(GradientTraining):
     implementation = "maskrd.methods.mkd:MKD"
     teacher_family = "VGG"
     scores = ("max", "mean", "loss")
+    tests_with = ONE_MAP
 
     method: Literal["mkd"]
     mse_weight: NonNegative = 0.01
@@ -98,6 +101,7 @@ class PaDiMSettings(OnePassTraining):
     """Patch distribution modelling: a Gaussian at every position."""
 
     implementation = "maskrd.methods.padim:PaDiM"
+    tests_with = ONE_MAP
 
     method: Literal["padim"]
     embedding_layers: Levels = (1, 2, 3)
@@ -109,6 +113,7 @@ class PatchCoreSettings(OnePassTraining):
 
     implementation = "maskrd.methods.patchcore:PatchCore"
     scores = ("max", "mean", "reweighted")
+    tests_with = ONE_MAP
 
     method: Literal["patchcore"]
     embedding_layers: Levels = (2, 3)
@@ -123,7 +128,7 @@ class ExternalSettings(OnePassTraining):
     implementation = "maskrd.methods.external:External"
     teacher_family = None
     feature_passes = 0
-    tests_with: ClassVar[dict[str, Any]] = {"blur_sigma": 0}
+    tests_with: ClassVar[dict[str, Any]] = {"blur_sigma": 0, **ONE_MAP}
 
     method: Literal["external"]
     maps: Annotated[str, StringConstraints(pattern=r"\{category\}")]

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,9 +22,9 @@ def content_digest(folder: Path, memory: Path) -> str:
     """Digest of the names and contents of all images below `folder`. Touching a file doesn't change it.
 
     `memory`, written by `remember`, holds size, date and digest of each file when it was indexed. Only files whose size
-    or date changed are read again. If the folder is gone, or a file in it can't be read, the digest is the remembered
-    one. So tables can be rebuilt without the data, and no index is deleted for a job that must fail. A job that needs
-    the images names the file.
+    or date changed are read again. If the folder is gone or empty, or a file in it can't be read, the digest is the
+    remembered one. So tables can be rebuilt without the data, and no index is deleted for a job that must fail. A job
+    that needs the images names the file.
     """
     known = recall(memory)
     if not is_folder(folder):
@@ -36,6 +37,8 @@ def content_digest(folder: Path, memory: Path) -> str:
             f"{error.filename}: {error.strerror}. Until it can be read, {folder} counts as unchanged.", file=sys.stderr
         )
         return remembered_digest(memory)
+    if known and not files:
+        return remembered_digest(memory)
     unread = {name for name, size, date in files if known.get(name, ())[:2] != [size, date]}
     if unread:
         print(f"Reading {len(unread):,} files in {folder}, to see whether they changed.", file=sys.stderr)
@@ -45,7 +48,14 @@ def content_digest(folder: Path, memory: Path) -> str:
         if fault:
             print(f"{fault} Until you do, {folder} counts as unchanged since it was indexed.", file=sys.stderr)
             return sha256_json(remembered)
+    if unread and found == remembered:
+        with suppress(OSError):  # results that are read-only
+            write_memory(memory, files, found)
     return sha256_json(found)
+
+
+def write_memory(memory: Path, files: Iterable[tuple[str, int, int]], digests: Mapping[str, str]) -> None:
+    write_text(memory, json.dumps({name: [size, date, digests[name]] for name, size, date in files}))
 
 
 def find_fault(folder: Path, names: Iterable[str]) -> str | None:
@@ -84,10 +94,8 @@ def file_digest(path: Path) -> str:
 
 def remember(folder: Path, memory: Path, digests: Mapping[str, str]) -> None:
     """Write size, date and digest of every image below `folder` to `memory`; `digests` are those that are known."""
-    content = {
-        name: [size, date, digests.get(name) or digest_file(folder / name)] for name, size, date in listing(folder)
-    }
-    write_text(memory, json.dumps(content))
+    files = listing(folder)
+    write_memory(memory, files, {name: digests.get(name) or digest_file(folder / name) for name, *_ in files})
 
 
 def recall(memory: Path) -> dict[str, list]:

@@ -1,5 +1,6 @@
 """The layout of MVTec AD: a folder for each category with train/good, test/<defect> and ground_truth/<defect>."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from maskrd.data.changes import HIDDEN, IMAGE_SUFFIXES
@@ -22,7 +23,8 @@ def list_folder(dataset: str, category: str, root: Path, threads: int) -> Listin
     if not root.is_dir():
         raise MaskrdError(
             f"datasets.{dataset}.path: the folder {root} does not exist. "
-            "Correct the path, or set it to null to download the data."
+            "Correct the path, or set it to null to download the data. If they were downloaded before, remove "
+            f"{root}.unpacked.json to unpack them again."
         )
     if not folder.is_dir():
         raise MaskrdError(
@@ -64,7 +66,17 @@ def image_names(folder: Path, name: str) -> list[str]:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise MaskrdError(f"{path}: not an image ({', '.join(sorted(IMAGE_SUFFIXES))}). Move it elsewhere.")
         names.append(f"{name}/{path.name}")
+    refuse_equal_stems(folder, names)
     return names
+
+
+def refuse_equal_stems(folder: Path, names: Sequence[str]) -> None:
+    """Two images such as 000.png and 000.jpg would share a mask and the name of an anomaly map."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(Path(name).stem, name)
+        if other != name:
+            raise MaskrdError(f"{folder / name}: has the name of {Path(other).name} but for the ending. Rename one.")
 
 
 def find_mask(folder: Path, defect: str, stem: str) -> str | None:

@@ -107,9 +107,8 @@ def load_masks(
     from maskrd.data.images import read_checked, resize_mask
 
     masks = np.zeros((len(entries), size, size), bool)
-    for name, group in groupby(enumerate(entries), key=lambda item: item[1].mask):
-        if name is None:
-            continue
+    marked_entries = ((position, entry) for position, entry in enumerate(entries) if entry.mask is not None)
+    for name, group in groupby(marked_entries, key=lambda item: item[1].mask):
         marked = np.load(BytesIO(read_checked(root / name, index.digests[name])), allow_pickle=False)
         for position, entry in group:
             masks[position] = resize_mask(Image.fromarray(marked[entry.record] != 0), size, threshold)

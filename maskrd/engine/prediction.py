@@ -30,13 +30,14 @@ from maskrd.engine.machine import Machine
 from maskrd.engine.model_file import read_training
 from maskrd.engine.scoring import BATCH_SIZE, Scorer, load_scorer, score_text
 from maskrd.errors import MaskrdError
-from maskrd.files import naming_errors, sha256_file, write_csv, write_json
+from maskrd.files import naming_errors, read_csv, sha256_file, write_csv, write_json
 from maskrd.gallery import read_range
 
 PREDICTION = "prediction.json"
 UNREADABLE = "unreadable.csv"
 LOCK = ".lock"
-COLUMNS = ["image", "score", "anomalous", "heatmap"]
+COLUMNS = ["image", "score", "anomalous", "heatmap", "sha256"]
+IMAGE, HEATMAP, DIGEST = (COLUMNS.index(name) for name in ("image", "heatmap", "sha256"))
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
 
@@ -75,14 +76,16 @@ def predict(
 
     Higher scores are more anomalous. Only scores of the same model can be compared. An image whose score is above the
     threshold counts as anomalous. The threshold is chosen on `normal` images, which the model must not have learned
-    from; without them, it is that of the record. A run continues where an earlier one stopped. Images that can't be
-    read are listed in {output}/unreadable.csv.
+    from; without them, it is that of the record. A run continues where an earlier one stopped; images that changed
+    meanwhile are scored again. Images that can't be read are listed in {output}/unreadable.csv. Files below `output`
+    are left out.
 
     Raises MaskrdError if the teacher, the record or the images are missing, and if `output` holds other files or the
     scores of another model or threshold, or another run writes there at this moment.
     """
-    files = find_images(paths)
     refuse_foreign(output)
+    own = output.resolve()
+    files = [path for path in find_images(paths) if own not in path.resolve().parents]
     record = record_beside(model)
     scorer = scorer_beside_results(model, record, teacher, machine)
     threshold = record.decision.threshold if record.decision else None
@@ -126,23 +129,47 @@ class Run:
     def score_all(self, files: Sequence[Path]) -> list[list[str]]:
         """Score what an earlier run did not. Returns all lines of scores.csv, which grows with each batch."""
         path = self.output / SCORES_FILE
-        rows = read_rows(path)
-        done = {row[0] for row in rows}
-        waiting = [file for file in files if printable(file) not in done]
+        earlier = read_rows(path)
         self.resume()
+        rows, number = self.keep_current(earlier, files)
+        done = {row[IMAGE] for row in rows}
+        waiting = [file for file in files if printable(file) not in done]
+        self.unreadable.update(self.earlier_problems(files))
         write_csv(path, COLUMNS, rows)
         with naming_errors(path), path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             for start in tqdm(range(0, len(waiting), BATCH_SIZE), unit="batch", mininterval=2, dynamic_ncols=True):
-                found = self.score(waiting[start : start + BATCH_SIZE], number=len(rows))
+                found = self.score(waiting[start : start + BATCH_SIZE], number + start)
                 writer.writerows(found)
                 file.flush()
                 rows += found
         write_csv(self.output / UNREADABLE, ["image", "problem"], self.unreadable.items())
         return rows
 
+    def keep_current(self, rows: list[list[str]], files: Sequence[Path]) -> tuple[list[list[str]], int]:
+        """The lines of images that are as they were, and the first number that no heatmap has.
+
+        The heatmaps of the others are removed.
+        """
+        numbers = [int(row[HEATMAP].partition("-")[0]) for row in rows if row[HEATMAP]]
+        wanted = {printable(file): file for file in files}
+        kept = []
+        for row in rows:
+            file = wanted.get(row[IMAGE])
+            if file is None or not file.is_file() or sha256_file(file) == row[DIGEST]:
+                kept.append(row)
+            elif row[HEATMAP]:
+                (self.output / row[HEATMAP]).unlink(missing_ok=True)
+        return kept, max(numbers, default=-1) + 1
+
+    def earlier_problems(self, files: Sequence[Path]) -> dict[str, str]:
+        """What an earlier run couldn't read, without the images that this run tries again."""
+        path, again = self.output / UNREADABLE, set(map(printable, files))
+        lines = read_csv(path) if path.exists() else []
+        return {line["image"]: line["problem"] for line in lines if line["image"] not in again}
+
     def score(self, paths: Sequence[Path], number: int) -> list[list[str]]:
-        """Write heatmaps and return the lines of the images that can be read; `number` is that of the first line."""
+        """Write heatmaps and return the lines of the images that can be read; `number`: of the first heatmap."""
         readable, images = read_images(paths, self.scorer.settings, self.threads, self.unreadable)
         if not readable:
             return []
@@ -155,7 +182,7 @@ class Run:
                 with naming_errors(self.output / name):
                     draw_heatmap(images[position], maps[position], self.prediction).save(self.output / name)
             anomalous = "" if self.threshold is None else str(bool(scores[position] > self.threshold)).lower()
-            rows.append([printable(path), score_text(scores[position]), anomalous, name])
+            rows.append([printable(path), score_text(scores[position]), anomalous, name, sha256_file(path)])
         return rows
 
     def start(self, maps: np.ndarray) -> Prediction:
@@ -342,7 +369,7 @@ def printable(path: Path | str) -> str:
 
 
 def heatmap_name(number: int, path: Path) -> str:
-    """A unique name for the heatmap of line `number`."""
+    """A unique name for heatmap `number`."""
     stem = os.fsencode(path.stem)[:LONGEST_STEM].decode("utf-8", "ignore")
     return f"{number:04d}-{stem}.png"
 

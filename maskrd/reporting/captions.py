@@ -50,8 +50,8 @@ def figure_facts(view: View) -> str:
     return " ".join(filter(None, [*_settings(view), _seeds(view), _other_data(view)]))
 
 
-def table_notes(view: View, grid: Grid) -> list[str]:
-    """The configured note, a warning about leaks, then the errata of the reported numbers shown."""
+def table_notes(view: View, grid: Grid, metrics: pd.DataFrame) -> list[str]:
+    """The configured note, warnings about leaks and other settings, then the errata of the reported numbers shown."""
     notes = [view.spec.note] if view.spec.note else []
     if grid.leaking:
         names = enumerate_names([variant_name(variant) for variant in grid.leaking])
@@ -59,6 +59,11 @@ def table_notes(view: View, grid: Grid) -> list[str]:
             f"[leak] {names}: the test images chose the epoch, so these numbers say nothing about other images. They "
             "are not ranked."
         )
+    differing = metrics[metrics["differing"] != ""].drop_duplicates(["variant", "differing"])
+    notes += [
+        f"{variant_name(line.variant)} was made with other settings than the configured ones: {line.differing}."
+        for line in differing.itertuples()
+    ]
     if not grid.has_reported:
         return notes
     for erratum in errata(view.name):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ConfigDict, ValidationError
 
-from maskrd.config.record import METRICS, find_record
+from maskrd.config.record import METRICS, Record, compare_settings, find_record
 from maskrd.config.settings import Model, Number, StrictData
 from maskrd.config.view import View
 from maskrd.errors import MaskrdError, describe_fault
@@ -37,22 +37,35 @@ def read_metrics(view: View, models: Path) -> pd.DataFrame:
 
     Columns: the fields of `Model`; `found`, false without a metrics.json; the metrics in percent, NaN where missing
     or null; `parameters` in millions and `training_seconds`; the settings of `STATED` as text, null if the method has
-    none; `leak`, true if test images helped to choose the weights. Raises MaskrdError for a file that can't be read.
+    none; `leak`, true if test images helped to choose the weights; `differing`, the other settings that are not the
+    configured ones, as text. Raises MaskrdError for a file that can't be read.
     """
-    records = [_record(models, model) for model in view.models()]
+    records = [_record(view, models, model) for model in view.models()]
     return pd.DataFrame(records).astype(dict.fromkeys([*METRICS, *COSTS], float))
 
 
-def _record(models: Path, model: Model) -> dict:
+def _record(view: View, models: Path, model: Model) -> dict:
     record = find_record(models, model)
     if record is None:
-        return asdict(model) | {"found": False, "leak": False} | dict.fromkeys([*METRICS, *COSTS, *STATED])
+        missing = dict.fromkeys([*METRICS, *COSTS, *STATED])
+        return asdict(model) | {"found": False, "leak": False, "differing": ""} | missing
     training = record.training
     settings = training.recipe.model_dump() | record.evaluation.recipe.model_dump()
     # As text: pandas would turn a column of epochs with a gap into floats.
     stated = {key: str(settings[key]) if key in settings else None for key in STATED}
     costs = {"parameters": training.parameters / 1e6, "training_seconds": training.seconds}
-    return asdict(model) | {"found": True, "leak": bool(training.leak)} | record.percentages | costs | stated
+    facts = {"found": True, "leak": bool(training.leak), "differing": _differing(view, model, record)}
+    return asdict(model) | facts | record.percentages | costs | stated
+
+
+def _differing(view: View, model: Model, record: Record) -> str:
+    """Settings other than the configured ones, as in results that were copied here, without those of `STATED`."""
+    pairs = (
+        (record.training.recipe, view.training[model.variant]),
+        (record.evaluation.recipe, view.evaluation[model.variant]),
+    )
+    found = [part for recorded, wanted in pairs for part in compare_settings(recorded, wanted.model_dump(mode="json"))]
+    return ", ".join(str(part) for part in found if part.key not in STATED)
 
 
 def read_speed(path: Path) -> Speed:

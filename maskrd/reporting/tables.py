@@ -25,7 +25,7 @@ def write_table(view: View, models: Path, csv: Path, tex: Path, html: Path, spee
     grid = build_grid(view, metrics, measured and measured.frames_per_second)
     with atomic_path(csv) as temporary:
         csv_frame(grid).to_csv(temporary, encoding="utf-8", index=False)
-    texts = table_caption(view, grid, metrics, measured), table_notes(view, grid)
+    texts = table_caption(view, grid, metrics, measured), table_notes(view, grid, metrics)
     write_text(tex, render(grid, view.name, *texts))
     write_text(html, render_table(grid, view.name, *texts))
 

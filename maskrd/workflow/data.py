@@ -56,12 +56,16 @@ class DataInputs:
 
     def weights_digest(self, backbone: str) -> str:
         """A parameter of rules that changes when a teacher's weights do."""
-        own = self.experiment.weights.get(backbone)
-        if own:
-            return file_digest(Path(own))
+        if self.experiment.weights.get(backbone):
+            return self._own_weights_digest(backbone)
         if backbone in self.sources.weights:
             return self.checksum(f"weights.{backbone}")
         return "made by the pipeline"
+
+    def _own_weights_digest(self, backbone: str) -> str:
+        """Of the user's file. If it is away, that of the weights which the teacher was made from."""
+        path, teacher = Path(self.experiment.weights[backbone]), self.files.teacher(backbone)
+        return file_digest(path) if path.is_file() or not teacher.exists() else weights_of_teacher(teacher)
 
     def index_is_current(self, dataset: str, category: str) -> bool:
         """Whether the index fits the user's images as they are now. False for images that aren't the user's."""
@@ -77,7 +81,7 @@ class DataInputs:
             return teacher.exists()
         made_from = weights_of_teacher(teacher)
         if own:
-            return made_from == file_digest(Path(own))
+            return made_from == self._own_weights_digest(backbone)
         checksum = self.sources.weights[backbone].checksum
         known = checksum and (checksum.sha256 or checksum.sha256_prefix)
         return bool(known) and made_from.startswith(known)

@@ -1,5 +1,6 @@
 """Answers for the rules of tables, figures and the report: which files each is made from."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,12 @@ class ViewInputs:
     def view_json(self, name: str) -> str:
         """The view of a table or figure as JSON. As a parameter of its rule, a changed caption rebuilds only it."""
         return canonical_json(self.experiment.view(name))
+
+    def recipes_json(self, name: str) -> str:
+        """The recipes of a table's variants as JSON: what its speed depends on."""
+        view = self.experiment.view(name)
+        parts = (view.training, view.evaluation)
+        return json.dumps({name: [canonical_json(part[name]) for part in parts] for name in view.spec.variants})
 
     def models(self, name: str) -> list[Model]:
         return list(self.experiment.view(name).models())

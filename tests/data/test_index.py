@@ -412,6 +412,31 @@ def test_touching_a_file_keeps_the_digest(category, digest):
     assert digest() == before
 
 
+def test_new_dates_are_read_once(category, digest, capfd):
+    remember(category, digest.memory, {})
+    for path in category.rglob("*.png"):
+        os.utime(path, (1, 1))
+    digest()
+    assert "Reading" in capfd.readouterr().err
+    digest()
+    assert capfd.readouterr().err == ""
+
+
+def test_an_empty_folder_is_one_that_is_away(category, digest):
+    """An unmounted disk leaves it."""
+    remember(category, digest.memory, {})
+    before = digest()
+    shutil.rmtree(category)
+    category.mkdir()
+    assert digest() == before
+
+
+def test_two_images_of_one_stem_are_refused(category):
+    shutil.copy(category / "test/crack/000.png", category / "test/crack/000.bmp")
+    with pytest.raises(MaskrdError, match=r"test/crack/000\.png: has the name of 000\.bmp but for the ending"):
+        index_bolt(category)
+
+
 def test_the_digest_is_the_same_with_and_without_memory(category, digest):
     before = digest()
     remember(category, digest.memory, {})

@@ -277,9 +277,10 @@ def test_a_leak_that_only_the_models_record_is_labelled(tmp_path):
         content = json.loads(path.read_text())
         content["training"]["leak"] = "the checkpoint was chosen on the test images"
         path.write_text(json.dumps(content))
-    grid = build_grid(report, read_metrics(report, tmp_path / "models"))
+    metrics = read_metrics(report, tmp_path / "models")
+    grid = build_grid(report, metrics)
     assert [row.name for row in grid.rows] == ["no FMM [leak]", "Ours"]
-    assert any("[leak] no FMM:" in note for note in table_notes(report, grid))
+    assert any("[leak] no FMM:" in note for note in table_notes(report, grid, metrics))
 
 
 def test_tables_without_a_leak_say_nothing_of_it(tmp_path):
@@ -498,3 +499,12 @@ def test_without_models_costs_are_dashes(tmp_path):
     broken.write_text("{}")
     with pytest.raises(MaskrdError, match=r"broken\.json: not a file of `maskrd speed` .* Delete it"):
         write_table(report, tmp_path / "models", tmp_path / "s.csv", tmp_path / "s.tex", tmp_path / "s.html", broken)
+
+
+def test_other_settings_than_the_configured_ones_are_noted(tmp_path):
+    """As in results that were copied here, or whose Snakemake metadata are gone."""
+    report = make_report("mine", rows="variants", variants=("no_fmm", "maskrd"), categories=("screw",))
+    _, tex = tabulate(report, tmp_path, constant(0.9))
+    assert "configured" not in tex
+    _, tex = tabulate(report, tmp_path, constant(0.9), {"mask_ratio": 0.3, "epochs": 20})
+    assert tex.count("was made with other settings than the configured ones: mask\\_ratio 0.3 instead of 0.5.") == 2

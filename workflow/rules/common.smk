@@ -6,7 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from maskrd.config.files import DIGESTS, Files, data_log, downloaded_file, unpacked_marker
+from maskrd.config.files import (
+    DIGESTS,
+    Files,
+    data_log,
+    downloaded_file,
+    unpacked_marker,
+)
 from maskrd.config.load import REPOSITORY, build_experiment
 from maskrd.config.settings import Model
 from maskrd.data.registry import DATASETS, is_generated
@@ -23,7 +29,8 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PA
 # Jobs find the package from any folder, and from the environments of --sdm conda, which don't have it.
 if (REPOSITORY / "Snakefile").exists():
     os.environ.update(
-        PYTHONPATH=f"{REPOSITORY}{os.pathsep}{os.getenv('PYTHONPATH', '')}"
+        PYTHONPATH=f"{REPOSITORY}{os.pathsep}{os.getenv('PYTHONPATH', '')}",
+        PYTHONSAFEPATH="1",  # and find no other one in the folder where Snakemake runs
     )
 
 
@@ -96,9 +103,13 @@ def index_of(wildcards):
 
 
 def teacher_of(wildcards):
-    """The teacher of a model. If it was made from the weights as they are now, its date doesn't matter."""
-    path = files.teacher(wildcards.backbone)
-    return ancient(path) if data.teacher_is_current(wildcards.backbone) else path
+    return teacher_file(wildcards.backbone)
+
+
+def teacher_file(backbone):
+    """A teacher. If it was made from the weights as they are now, its date doesn't matter."""
+    path = files.teacher(backbone)
+    return ancient(path) if data.teacher_is_current(backbone) else path
 
 
 def weights_of(wildcards):

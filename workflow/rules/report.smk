@@ -45,7 +45,7 @@ rule report:
         folder=lambda wildcards, output: str(Path(output.page).parent),
         backbone=experiment.backbone,
         seeds=repeat_option("--seed", experiment.seeds),
-        titles=json.dumps(
+        titles=lambda wildcards: json.dumps(
             {name: dataset.title for name, dataset in experiment.datasets.items()}
         ),
     message:
