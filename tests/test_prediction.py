@@ -289,6 +289,8 @@ def test_patterns_and_folders_name_each_image_once(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/1.png", "a/b/2.jpg", "x[1].png"]
     with pytest.raises(MaskrdError, match=r"no images .* finds images in subfolders, too"):
         find_images([tmp_path / "none*"])
+    with pytest.raises(MaskrdError, match="no images"):
+        find_images([tmp_path / "misspelt"])
 
 
 def test_a_file_that_is_no_model_is_named_rather_than_its_missing_record(tmp_path):

@@ -102,7 +102,7 @@ def read_record(path: Path) -> Record:
     """Raises MaskrdError for a file that is missing or isn't a record."""
     try:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MaskrdError(f"{path}: missing. Name the folder of a tested model.") from None
     except (OSError, ValueError) as error:
         reason = describe_fault(error)

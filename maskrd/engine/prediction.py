@@ -288,7 +288,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             found += sorted(filter(is_image_name, map(Path, glob.iglob(str(path), recursive=True))))  # noqa: PTH207, relative and absolute
         else:
             found.append(path)
-    if not found:
+    if not any(os.path.lexists(path) for path in found):
         folders = ", ".join(str(path) for path in paths)
         raise MaskrdError(
             f"{folders}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}). Correct the path. A pattern such as "

@@ -50,7 +50,8 @@ def explain(experiment: Experiment, name: str, cell: Sequence[str]) -> Iterator[
         yield f"  {model.path}  {_metrics(record)}"
     if len(models) > DETAILED:
         known = next((model for model, record in zip(models, records, strict=True) if record), models[0])
-        yield f"To see everything about one model, add its names to the command: {known.category} {known.variant}"
+        missing = [word for word in _names_in_path(known) if word not in cell]
+        yield f"To see everything about one model, add its names to the command: {' '.join(missing)}"
         return
     for model, record in zip(models, records, strict=True):
         yield ""

@@ -52,7 +52,7 @@ def _short(value: float) -> str:
 
 def _time_remarks(timings: dict[Network, Timing], start: float, machine: Machine) -> Iterator[str]:
     device = machine.claim()
-    name = describe(device)["device"] + (f", {machine.threads} threads" if device.type == "cpu" else "")
+    name = describe(device)["device"] + (f", threads {machine.threads}" if device.type == "cpu" else "")
     yield (
         f"Hours: one job at a time on {name}. Each network was timed just now; other programs may have slowed it. "
         f"Included are {start:.1f} s for the start of each training and each test. Not included are decoding images "

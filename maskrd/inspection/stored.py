@@ -77,8 +77,10 @@ def prune(experiment: Experiment, remove: bool) -> Iterator[str]:
     total = len(stored_trainings(store))
     if not remove:
         yield (
-            f"{len(unused)} of {total} trainings in {store} have no configured model. "
-            f"`maskrd prune --yes` removes them and frees {sum(sizes.values()) / 1e9:.2f} GB."
+            f"{len(unused)} of {total} trainings in {store} have no model in this configuration. The same command with "
+            f"--yes removes them and frees {sum(sizes.values()) / 1e9:.2f} GB."
+            if unused
+            else f"Nothing to remove: all {total} trainings in {store} belong to models of this configuration."
         )
         return
     freed = [size for stored, size in sizes.items() if stored.remove_unless_locked()]

@@ -21,7 +21,7 @@ from maskrd.reporting.naming import (
 
 SCORE_TITLES = {"max": "max of the anomaly map", "mean": "mean of the anomaly map", "loss": "distillation loss"}
 NAMED = 4  # more categories than this are counted, not named
-GENERATED = "The data are generated, so these numbers say nothing about the paper."
+GENERATED = "The data are not the paper's, so these numbers say nothing about it."
 
 
 def table_caption(view: View, grid: Grid, metrics: pd.DataFrame, measured: Speed | None = None) -> str:
@@ -95,9 +95,11 @@ def _cells(view: View, grid: Grid) -> str:
 def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None = None) -> list[str]:
     """Sentences on backbone, epochs, image size, precision and image score. The usual values are left out."""
     sentences = []
+    # Results made elsewhere weren't trained here: their teacher isn't used, and their scores may be their own.
+    made_here = [variant for variant in view.spec.variants if view.training[variant].method != "external"]
     if getattr(view.spec, "rows", None) != "backbones":
-        backbones = {variant: view.backbones_of(variant)[0] for variant in view.spec.variants}
-        if set(backbones.values()) != {PAPER_BACKBONE}:
+        backbones = {variant: view.backbones_of(variant)[0] for variant in made_here}
+        if backbones and set(backbones.values()) != {PAPER_BACKBONE}:
             names = {variant: backbone_name(backbone) for variant, backbone in backbones.items()}
             sentences.append(f"Backbone: {_by_variant(names)}.")
         if compared and backbones.get(FULL_METHOD, PAPER_BACKBONE) != PAPER_BACKBONE:
@@ -108,15 +110,14 @@ def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None =
         {variant: _values(view, metrics, variant, key) for variant in _described(view, metrics)}
         for key in ("epochs", "image_size", "precision", "score")
     )
-    # Results made elsewhere weren't trained here.
-    epochs = {variant: count for variant, count in epochs.items() if view.training[variant].method != "external"}
+    epochs, scores = ({name: found[name] for name in found if name in made_here} for found in (epochs, scores))
     counted = "epoch" if set(epochs.values()) == {"1"} else "epochs"
     trained = f"Training: {_by_variant(epochs)} {counted}, " if epochs else "Tested at "
     sentences.append(f"{trained}{_by_variant(sizes)} px.")
     if set(precisions.values()) != {"fp32"}:
         sentences.append(f"Precision: {_by_variant(precisions)}.")
     shows_scores = "image_auroc" in getattr(view.spec, "metrics", ())
-    if shows_scores and (LAYOUTS[view.layout].noun == "classes" or set(scores.values()) != {"max"}):
+    if scores and shows_scores and (LAYOUTS[view.layout].noun == "classes" or set(scores.values()) != {"max"}):
         titles = {variant: SCORE_TITLES.get(score, score) for variant, score in scores.items()}
         sentences.append(f"Image score: {_by_variant(titles)}.")
     return sentences
@@ -184,7 +185,9 @@ def _missing(metrics: pd.DataFrame) -> str:
     found = int(metrics["found"].sum())
     if found == len(metrics):
         return ""
-    return f"{found} of {len(metrics)} models were run. A dash under {REPRODUCED} is a model that was not run."
+    return (
+        f"{found} of {len(metrics)} models were run. A dash under {REPRODUCED}: not run, or a mean that lacks models."
+    )
 
 
 def _untested(view: View, metrics: pd.DataFrame) -> str:
@@ -227,5 +230,5 @@ def _costs(view: View, measured: Speed | None) -> str:
     costs = "Parameters: trained ones only. Training: mean over the models; other jobs may have run at the same time."
     if measured is None:
         return costs
-    place = f"{measured.machine.device}, {measured.machine.threads} threads"
+    place = f"{measured.machine.device}, threads {measured.machine.threads}"
     return f"{costs} Frames/s: all methods in one run, median of five rounds, on {place}."

@@ -28,6 +28,7 @@ def render_comparison(one: Tested, other: Tested, links: Mapping[str, str]) -> s
     names = [f"{tested.title} ({tested.subtitle})" for tested in (one, other)]
     if names[0] == names[1]:
         names = [f"{name}, {which}" for name, which in zip(names, ("first", "second"), strict=True)]
+    refuse_other_images(one, other, names)
     metrics = [
         (metric_name(key), value, other.record.percentages[key])
         for key, value in one.record.percentages.items()
@@ -48,11 +49,16 @@ def same_images(one: Tested, other: Tested) -> bool:
     return bool(one.scores and other.scores) and set(one.scores.names) == set(other.scores.names)
 
 
+def refuse_other_images(one: Tested, other: Tested, names: list[str]) -> None:
+    """Categories often have images of the same names, so their names are compared, too."""
+    places = {(tested.record.training.dataset, tested.record.training.category) for tested in (one, other)}
+    if len(places) > 1 or (one.scores and other.scores and not same_images(one, other)):
+        raise MaskrdError(f"{' and '.join(names)}: tested on different images, so they can't be compared.")
+
+
 def _charts(one: Tested, other: Tested, names: list[str]) -> list:
     if not (one.scores and other.scores):
         return []
-    if not same_images(one, other):
-        raise MaskrdError(f"{' and '.join(names)}: tested on different images, so they can't be compared.")
     unit = (0.0, 1.0)
     rates = [curves(tested.scores.defective, tested.scores.values) for tested in (one, other)]
     roc = {name: (alarms, found) for name, (alarms, found, _) in zip(names, rates, strict=True)}

@@ -171,7 +171,7 @@ def _decision(decision: Decision) -> str:
 
 
 def _device(job: JobRecord) -> str:
-    return job.device + (f", {job.threads} threads" if job.threads else "")
+    return job.device + (f", threads {job.threads}" if job.threads else "")
 
 
 def _settings(recipe: Mapping[str, object]) -> str:

@@ -142,4 +142,7 @@ def _text(row: Difference) -> str:
     if row.low is None or row.high is None:
         return f"{row.difference:+z.1f}"
     mark = " *" if row.beyond_noise == "yes" else ""
-    return f"{row.difference:+z.1f} ({row.low:+z.1f} to {row.high:+z.1f}){mark}"
+    # An interval without 0 must not end at a 0 that is rounded.
+    digits = 2 if mark and min(abs(row.low), abs(row.high)) < 0.05 else 1
+    low, high = f"{row.low:+z.{digits}f}", f"{row.high:+z.{digits}f}"
+    return f"{row.difference:+z.1f} ({low} to {high}){mark}"

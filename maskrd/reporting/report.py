@@ -96,7 +96,7 @@ def sentences(rows: Sequence[Judgement], records: Mapping[Model, Record], titles
         return ["Nothing was run so far. All numbers below are the paper's."]
     datasets = [titles.get(name, name) for name in dict.fromkeys(model.dataset for model in records)]
     hours = duration(sum(training_seconds(records)))
-    ran = f"{len(records)} models on {enumerate_names(datasets)} were trained for {hours} in all and tested."
+    ran = f"{len(records)} models on {enumerate_names(datasets)} were tested. Their trainings took {hours} in all."
     own = Counter(row.verdict for row in rows if row.method == OURS)
     judged = sum(own[kind] for kind in VERDICTS if kind not in (NOT_RUN, NOT_KNOWN, NOT_COMPARABLE))
     total = sum(own.values())
@@ -106,7 +106,7 @@ def sentences(rows: Sequence[Judgement], records: Mapping[Model, Record], titles
         counts = ", ".join(f"{own[kind]} {kind}" for kind in VERDICTS if own[kind])
         says = f"Of the paper's {total} own numbers: {counts}."
     if all(is_generated(model.dataset) for model in records):
-        limits = "The data are generated. They show that everything works, and they say nothing about the paper."
+        limits = "The data are not the paper's. They show that everything works, and they say nothing about the paper."
     elif own[NOT_COMPARABLE]:
         limits = (
             f"{own[NOT_COMPARABLE]} numbers are not comparable: their models were trained or tested with other "

@@ -37,8 +37,9 @@ CLAIMS_INTRODUCTION = """## Claims
 
 The paper's statements about its results. One rule judges each statement on the reported numbers, and again on
 reproduced numbers if there are any. There, reproduced numbers replace those of the paper's method and of baselines that
-were trained here; all other numbers stay as reported. PRO is compared only with PRO of the same kind. Numbers made
-under other conditions than the paper's decide nothing.
+were trained here; all other numbers stay as reported. RD's reported PRO, which is per image, is not compared with a
+pooled PRO. The kind of the other reported PROs isn't known, so they are used with both. Numbers made under other
+conditions than the paper's decide nothing.
 """
 # Distinguishable with any colour vision (Okabe and Ito). Grey is for numbers without a verdict.
 COLORS = {

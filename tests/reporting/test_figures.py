@@ -108,7 +108,7 @@ def test_labels_name_methods_categories_and_generated_data(tmp_path):
     grid = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in grid[:6:2]] == ["image", "STPM\nanomaly map", "Ours\nanomaly map"]
     assert [axes.get_ylabel() for axes in grid[::6]] == ["Stripes\ncut", "Metal nut\ncut"]
-    assert "The data are generated" in figure.get_suptitle().replace("\n", " ")
+    assert "The data are not the paper's" in figure.get_suptitle().replace("\n", " ")
 
 
 def test_many_categories_stand_in_two_blocks(tmp_path):

@@ -139,7 +139,7 @@ def test_own_categories_alone_have_nothing_reported(tmp_path):
 def test_generated_data_shows_nothing_reported(tmp_path, name, spec):
     csv, tex = tabulate(make_report(name, **spec), tmp_path, constant(0.9))
     assert not [column for column in csv.columns if "reported" in column]
-    assert "The data are generated, so these numbers say nothing about the paper." in caption(tex)
+    assert "The data are not the paper's, so these numbers say nothing about it." in caption(tex)
 
 
 def test_every_variant_is_a_reproduced_column(tmp_path):
@@ -363,7 +363,7 @@ def test_captions_describe_the_models_that_are_there(tmp_path):
     report = make_report("table7", rows="variants", variants=LEVELS)
     _, tex = tabulate(report, tmp_path, lambda m: constant(0.9)(m) if m.variant == "maskrd" else None, {"epochs": 20})
     assert "Training: 20 epochs, 256 px." in caption(tex)
-    assert "15 of 105 models were run. A dash under reproduced is a model that was not run." in caption(tex)
+    assert "15 of 105 models were run. A dash under reproduced: not run, or a mean that lacks models." in caption(tex)
 
 
 def test_only_our_reported_column_is_of_the_papers_backbone(tmp_path):

@@ -1,9 +1,14 @@
-// A click on a heading sorts its column, within each group of rows. Without JavaScript tables are as they are.
+// A click on a heading, or Enter, sorts its column within each group of rows. Without JavaScript tables are as they are.
 for (const table of document.querySelectorAll("table.sortable, table.grid")) {
   const headings = [...table.tHead.rows].at(-1).cells;
   [...headings].forEach((heading) => {
     heading.classList.add("sorts");
+    heading.tabIndex = 0;
+    heading.scope = "col";
     heading.addEventListener("click", () => sort(table, heading));
+    heading.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") sort(table, heading);
+    });
   });
 }
 function sort(table, heading) {
