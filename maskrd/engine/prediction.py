@@ -151,7 +151,7 @@ class Run:
 
         The heatmaps of the others are removed.
         """
-        numbers = [int(row[HEATMAP].partition("-")[0]) for row in rows if row[HEATMAP]]
+        numbers = [row[HEATMAP].partition("-")[0] for row in rows]
         wanted = {printable(file): file for file in files}
         kept = []
         for row in rows:
@@ -159,8 +159,8 @@ class Run:
             if file is None or not file.is_file() or sha256_file(file) == row[DIGEST]:
                 kept.append(row)
             elif row[HEATMAP]:
-                (self.output / row[HEATMAP]).unlink(missing_ok=True)
-        return kept, max(numbers, default=-1) + 1
+                (self.output / Path(row[HEATMAP]).name).unlink(missing_ok=True)  # never a file elsewhere
+        return kept, max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
     def earlier_problems(self, files: Sequence[Path]) -> dict[str, str]:
         """What an earlier run couldn't read, without the images that this run tries again."""
