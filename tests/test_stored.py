@@ -142,4 +142,4 @@ def test_prune_runs_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
     mine.write_text(f"results: {tmp_path / 'results'}\n", encoding="utf-8")
     result = CliRunner().invoke(app, ["prune", "--configfile", str(mine)])
     assert (result.exit_code, result.exception) == (0, None)
-    assert "0 of 0 trainings" in result.output
+    assert "Nothing to remove: all 0 trainings" in result.output

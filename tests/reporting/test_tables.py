@@ -486,7 +486,7 @@ def test_costs_stand_beside_the_metrics(tmp_path):
     assert list(csv["frames_per_second_16 measured"]) == ["50.0", "40.1"]
     tex = (tmp_path / "s.tex").read_text(encoding="utf-8")
     assert "Parameters (M) & Training (s) & Frames/s, batch 1 & Frames/s, batch 16" in tex
-    assert "on a GPU, 8 threads" in caption(tex)
+    assert "on a GPU, threads 8" in caption(tex)
 
 
 def test_without_models_costs_are_dashes(tmp_path):
