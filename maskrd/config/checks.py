@@ -170,9 +170,9 @@ def check_recipes(experiment: Experiment, shipped: dict[str, Any]) -> None:
 
 def _as_shipped(experiment: Experiment, shipped: dict[str, Any]) -> Experiment:
     """The experiment with config.yaml's settings, in its sections and in the datasets that it has."""
-    keys = ("image_size", "epochs", "score")
+    known = shipped.get("datasets", {})
     datasets = {
-        name: dataset.model_copy(update={key: shipped.get("datasets", {}).get(name, {}).get(key) for key in keys})
+        name: dataset.model_copy(update={key: known.get(name, {}).get(key) for key in Dataset.overriding})
         for name, dataset in experiment.datasets.items()
     }
     sections = {name: shipped[name] for name in ("train", "evaluation")}

@@ -272,9 +272,11 @@ class Dataset(StrictData):
     epochs: Count | None = None
     score: Literal["max", "mean"] | None = None
 
+    overriding: ClassVar[tuple[str, ...]] = ("image_size", "epochs", "score")
+
     def overrides(self) -> dict[str, Any]:
-        keys = {"image_size": self.image_size, "epochs": self.epochs, "score": self.score}
-        return {key: value for key, value in keys.items() if value is not None}
+        values = {key: getattr(self, key) for key in self.overriding}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 class TableSpec(StrictData):

@@ -24,7 +24,7 @@ def list_folder(dataset: str, category: str, root: Path, threads: int) -> Listin
         raise MaskrdError(
             f"datasets.{dataset}.path: the folder {root} does not exist. "
             "Correct the path, or set it to null to download the data. If they were downloaded before, remove "
-            f"{root}.unpacked.json to unpack them again."
+            f"data/{dataset}.unpacked.json to unpack them again."
         )
     if not folder.is_dir():
         raise MaskrdError(
@@ -38,7 +38,9 @@ def list_folder(dataset: str, category: str, root: Path, threads: int) -> Listin
             continue
         if defect != GOOD and defect.lower() == GOOD:
             raise MaskrdError(f"{folder / 'test' / defect}: would count as a defect type. Rename it to {GOOD}.")
-        for name in image_names(folder, f"test/{defect}"):
+        names = image_names(folder, f"test/{defect}")
+        refuse_equal_stems(folder, names)
+        for name in names:
             mask = None if defect == GOOD else find_mask(folder, defect, Path(name).stem)
             test.append(Entry(name, defect, mask))
     return Listing(train, test, check_entries(folder, [*train, *test], threads))
@@ -66,12 +68,11 @@ def image_names(folder: Path, name: str) -> list[str]:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise MaskrdError(f"{path}: not an image ({', '.join(sorted(IMAGE_SUFFIXES))}). Move it elsewhere.")
         names.append(f"{name}/{path.name}")
-    refuse_equal_stems(folder, names)
     return names
 
 
 def refuse_equal_stems(folder: Path, names: Sequence[str]) -> None:
-    """Two images such as 000.png and 000.jpg would share a mask and the name of an anomaly map."""
+    """Two test images such as 000.png and 000.jpg would share a mask and the name of an anomaly map."""
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(Path(name).stem, name)

@@ -37,7 +37,7 @@ PREDICTION = "prediction.json"
 UNREADABLE = "unreadable.csv"
 LOCK = ".lock"
 COLUMNS = ["image", "score", "anomalous", "heatmap", "sha256"]
-IMAGE, HEATMAP, DIGEST = (COLUMNS.index(name) for name in ("image", "heatmap", "sha256"))
+IMAGE, _, ANOMALOUS, HEATMAP, DIGEST = range(len(COLUMNS))
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
 
@@ -94,7 +94,7 @@ def predict(
     run = Run(output, scorer, record.evaluation.model_sha256, threshold, heatmaps, machine.threads)
     with locked(output):
         rows = run.score_all(files)
-    anomalous = sum(row[2] == "true" for row in rows)
+    anomalous = sum(row[ANOMALOUS] == "true" for row in rows)
     return Summary(len(rows), None if threshold is None else anomalous, run.unreadable)
 
 

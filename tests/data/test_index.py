@@ -431,7 +431,9 @@ def test_an_empty_folder_is_one_that_is_away(category, digest):
     assert digest() == before
 
 
-def test_two_images_of_one_stem_are_refused(category):
+def test_two_test_images_of_one_stem_are_refused(category):
+    shutil.copy(category / "train/good/000.png", category / "train/good/000.bmp")
+    index_bolt(category)  # images to learn from have neither masks nor maps
     shutil.copy(category / "test/crack/000.png", category / "test/crack/000.bmp")
     with pytest.raises(MaskrdError, match=r"test/crack/000\.png: has the name of 000\.bmp but for the ending"):
         index_bolt(category)
