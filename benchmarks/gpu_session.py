@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import common
@@ -119,6 +119,7 @@ def command(job: TrainingJob) -> list[str]:
     files = {name: getattr(job, name) for name in ("index", "data", "teacher", "model", "history", "store")}
     options = [str(word) for name, path in files.items() for word in (f"--{name}", path)]
     options += ["--recipe", canonical_json(job.recipe), "--device", job.machine.device, "--threads", "1"]
+    options += ["--cuda-graphs" if job.machine.cuda_graphs else "--no-cuda-graphs"]
     return [sys.executable, "-m", "maskrd", "train", *options]
 
 
@@ -155,24 +156,25 @@ def finish(trainings: Sequence[Running]) -> list[tuple[int, str]]:
             training.process.wait()
 
 
-def small_training(session: Session, name: str, epochs: int) -> TrainingJob:
+def small_training(session: Session, name: str, epochs: int, cuda_graphs: bool = True) -> TrainingJob:
     variant, backbone, size = session.networks()[0]
-    return session.job(name, variant, backbone, size, epochs=epochs)
+    job = session.job(name, variant, backbone, size, epochs=epochs)
+    return replace(job, machine=replace(job.machine, cuda_graphs=cuda_graphs))
 
 
 def repeat_and_resume(session: Session) -> dict:
-    """A training twice, and one that SIGTERM stops and a second run ends: how far apart are the weights?"""
+    """A training twice, without CUDA graphs, and stopped by SIGTERM and continued: how far apart are the weights?"""
     epochs = 20 if session.dry else 40
     weights, codes = {}, {}
-    for name in ("first", "second", "stopped"):
+    for name in ("first", "second", "without graphs", "stopped"):
         if name == "stopped":
             job, codes["stopped by SIGTERM"] = stop(session, name, epochs)
             codes["a state was saved"] = any(job.store.rglob("*.pt"))  # not if the signal came before the first step
         else:
-            job = small_training(session, name, epochs)
+            job = small_training(session, name, epochs, cuda_graphs=name != "without graphs")
         codes[name] = finish([Running.start(job)])[0][0]
         weights[name] = load_file(job.model)
-    return {"exit codes": codes, **{f"first and {name}": difference(weights, name) for name in ("second", "stopped")}}
+    return {"exit codes": codes, **{f"first and {name}": difference(weights, name) for name in [*weights][1:]}}
 
 
 def stop(session: Session, name: str, epochs: int) -> tuple[TrainingJob, int]:
@@ -198,29 +200,34 @@ def difference(weights: dict[str, dict[str, Tensor]], name: str) -> float:
 
 
 def time_steps(session: Session) -> list[dict]:
-    """Seconds of a step, kernels it launches and peak memory, of four networks in both precisions."""
+    """Seconds of a step, kernels it launches and peak memory: four networks in both precisions, without CUDA graphs
+    and with them."""
     rows = []
     for variant, backbone, size in session.networks():
         for precision in ("fp32", "bf16"):
-            job = session.job("steps", variant, backbone, size, precision=precision)
-            if session.device.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            trainer = Trainer(load_inputs(job))
-            step, _ = our_step(trainer, job.cache_gb)
-            row = {"variant": variant, "backbone": backbone, "pixels": size, "precision": precision}
-            row["seconds"] = seconds_of(step, session)
-            row["kernels"] = count_kernels(step, session)
-            if session.device.type == "cuda":
-                row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
-            evaluation = build_experiment({}, common.ROOT.joinpath).recipe("mvtec_ad", variant).evaluation
-            cost = network_cost(trainer.settings, evaluation, backbone)
-            row["planned_gb"] = cost.training_bytes(trainer.settings, len(trainer.images), job.cache_gb * 1e9) / 1e9
-            row["tflops"] = cost.step_flops * trainer.settings.batch_size / row["seconds"] / 1e12
-            rows.append(row)
-            print("  ", row, file=sys.stderr)
-            del trainer, step
+            for graphs in (False, True):
+                job = session.job("steps", variant, backbone, size, precision=precision)
+                row = {"variant": variant, "backbone": backbone, "pixels": size, "precision": precision}
+                rows.append({**row, "graphs": graphs, **time_step(session, job, variant, backbone, graphs)})
+                print("  ", rows[-1], file=sys.stderr)
     return rows
+
+
+def time_step(session: Session, job: TrainingJob, variant: str, backbone: str, graphs: bool) -> dict:
+    on_card = session.device.type == "cuda"
+    if on_card:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    trainer = Trainer(load_inputs(replace(job, machine=replace(job.machine, cuda_graphs=graphs))))
+    step = our_step(trainer)
+    found = {"seconds": seconds_of(step, session), "kernels": count_kernels(step, session)}
+    if on_card:
+        found["peak_gb"] = torch.cuda.max_memory_reserved() / 1e9
+    evaluation = build_experiment({}, common.ROOT.joinpath).recipe("mvtec_ad", variant).evaluation
+    cost = network_cost(trainer.settings, evaluation, backbone)
+    found["planned_gb"] = cost.training_bytes(trainer.settings, len(trainer.images), job.cache_gb * 1e9) / 1e9
+    found["tflops"] = cost.step_flops * trainer.settings.batch_size / found["seconds"] / 1e12
+    return found
 
 
 def seconds_of(step: Callable[[], object], session: Session) -> float:

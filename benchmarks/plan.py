@@ -18,7 +18,7 @@ from common import ROOT, at_least, machine, print_json, training_job
 
 from maskrd.config.load import parse_experiment, shipped_configuration
 from maskrd.config.settings import Training
-from maskrd.engine.features import FeatureSource
+from maskrd.engine.cuda_graph import WARM_UP
 from maskrd.engine.inputs import load_inputs
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine, synchronize
@@ -28,20 +28,20 @@ NETWORKS = ("mvtec_ad/resnet18", "cifar10/wide_resnet50_2", "mvtec_ad/wide_resne
 
 
 def time_steps(settings: Training, arguments: argparse.Namespace) -> float:
-    """Median seconds of a training's step. A first step warms up and isn't counted."""
+    """Median seconds of a training's step. The first ones warm up and aren't counted."""
     batch = settings.batch_size
     with tempfile.TemporaryDirectory() as folder:
         inputs = load_inputs(training_job(arguments, settings, Path(folder), images=batch, cache_gb=4))
         trainer = Trainer(inputs)
-        features = FeatureSource(inputs.teacher, inputs.images, inputs.settings.precision, batch, cache_gb=4)
+        trainer.prepare_features()
         seconds = []
-        for _ in range(arguments.steps + 1):
+        for _ in range(arguments.steps + WARM_UP + 1):
             synchronize(inputs.device)
             started = time.perf_counter()
-            trainer.step(features, torch.arange(batch, device=inputs.device))
+            trainer.step(torch.arange(batch, device=inputs.device))
             synchronize(inputs.device)
             seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+    return statistics.median(seconds[WARM_UP + 1 :])
 
 
 def compare(dataset: str, arguments: argparse.Namespace) -> dict[str, object]:

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskrd.engine.features import FeatureSource
 from maskrd.engine.inputs import load_inputs
 from maskrd.engine.loop import Trainer
 from maskrd.engine.speed import take_turns
@@ -28,17 +27,16 @@ CACHE_GB = 4  # as `maskrd train` has it
 OURS, REFERENCE = "maskrd", "RD4AD's loop"
 
 
-def our_step(trainer: Trainer, cache_gb: float) -> tuple[Callable[[], object], bool]:
-    """A step as training runs it, and whether the teacher's features were kept."""
-    batch_size = trainer.settings.batch_size
-    features = FeatureSource(trainer.teacher, trainer.images, trainer.settings.precision, batch_size, cache_gb)
-    positions = trainer.train_positions[:batch_size].to(trainer.device)
+def our_step(trainer: Trainer) -> Callable[[], None]:
+    """A step as training runs it."""
+    trainer.prepare_features()
+    positions = trainer.train_positions[: trainer.settings.batch_size].to(trainer.device)
 
     def step() -> None:
-        trainer.step(features, positions)
+        trainer.step(positions)
         trainer.progress.step += 1
 
-    return step, features.cache is not None
+    return step
 
 
 def reference_step(trainer: Trainer, arguments: argparse.Namespace) -> Callable[[], object]:
@@ -77,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         cache_gb = 0 if arguments.no_cache else CACHE_GB
         job = common.training_job(arguments, settings, Path(folder), 2 * arguments.batch_size, cache_gb)
         trainer = Trainer(load_inputs(job))
-    ours, kept = our_step(trainer, cache_gb)
+    ours = our_step(trainer)
     products = common.peak_candidates(trainer.device, arguments.precision)
     calls = {OURS: ours, REFERENCE: reference_step(trainer, arguments)}
     calls.update((name, call) for name, (call, _) in products.items())
@@ -95,7 +93,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "image_size": arguments.image_size,
         "batch_size": arguments.batch_size,
         "precision": arguments.precision,
-        "features": "kept" if kept else "recomputed",
+        "features": "kept" if trainer.features.cache is not None else "recomputed",
         "threads": arguments.threads,
         "rounds": arguments.rounds,
         "seconds_per_step": own,

@@ -14,7 +14,6 @@ from maskrd.config.experiment import Experiment
 from maskrd.config.load import parse_experiment
 from maskrd.data.index_file import Entry, Index
 from maskrd.data.registry import published_counts
-from maskrd.engine.features import FeatureSource
 from maskrd.engine.inputs import load_inputs
 from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine
@@ -56,16 +55,19 @@ def test_published_counts_add_up(default_config):
         assert set(published_counts(dataset)) == set(default_config["datasets"][dataset]["categories"])
 
 
+def flops_of_a_step(trainer: Trainer) -> int:
+    trainer.prepare_features()
+    return flops_of_torch(trainer.step, trainer.train_positions[:BATCH])
+
+
 def test_flops_without_content_are_those_of_a_real_step(training_job, evaluation):
-    trainer = Trainer(load_inputs(training_job(batch_size=BATCH)))
+    trainer, recomputing = (Trainer(load_inputs(training_job(batch_size=BATCH, cache_gb=size))) for size in (1, 0))
     cost = network_cost(trainer.settings, evaluation(), "demo_resnet18")
-    kept, recomputed = (FeatureSource(trainer.teacher, trainer.images, "fp32", BATCH, cache_gb=size) for size in (1, 0))
-    positions = trainer.train_positions[:BATCH]
-    step, with_teacher = (flops_of_torch(trainer.step, source, positions) for source in (kept, recomputed))
+    step, with_teacher = (flops_of_a_step(each) for each in (trainer, recomputing))
     assert cost.step_flops * BATCH == step > 0
     assert cost.teacher_flops * BATCH == with_teacher - step > 0
     assert cost.parameters == count_parameters(trainer.method)
-    assert cost.feature_bytes * len(trainer.images) == sum(level.nbytes for level in kept.cache)
+    assert cost.feature_bytes * len(trainer.images) == sum(level.nbytes for level in trainer.features.cache)
 
 
 @pytest.mark.parametrize("variant", ["rd", "stpm", "mkd", "msfd", "asymmetric"])

@@ -74,9 +74,9 @@ def at_step(monkeypatch) -> Callable[[int, Callable[[], None]], None]:
     def install(count: int, action: Callable[[], None]) -> None:
         original, done = Trainer.step, 0
 
-        def step(self, features, positions):
+        def step(self, positions):
             nonlocal done
-            loss = original(self, features, positions)
+            loss = original(self, positions)
             done += 1
             if done == count:
                 action()
@@ -104,9 +104,9 @@ def test_training_lowers_the_loss(training_job):
 
 def test_one_step_lowers_the_loss_of_its_batch(training_job):
     trainer = Trainer(load_inputs(training_job(fmm=False, learning_rate=1e-4, batch_size=6)))
-    features = FeatureSource(trainer.teacher, trainer.images, "fp32", 6, cache_gb=1)
+    trainer.prepare_features()
     positions = torch.arange(6)
-    first, second = (trainer.step(features, positions).item() for _ in range(2))
+    first, second = (trainer.step(positions).item() for _ in range(2))
     assert second < first
 
 
@@ -282,10 +282,10 @@ def test_nan_stops_and_keeps_the_last_good_state(training_job, monkeypatch):
     job = training_job("nan", state_minutes=0)
     original, steps = Trainer.step, 0
 
-    def step(self, features, positions):
+    def step(self, positions):
         nonlocal steps
         steps += 1
-        return original(self, features, positions) * (float("nan") if steps == 5 else 1)
+        return original(self, positions) * (float("nan") if steps == 5 else 1)
 
     monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(MaskrdError, match=r"loss is nan in epoch 2.*Lower learning_rate.*starts from the beginning"):
@@ -403,7 +403,7 @@ def test_the_command_line_exits_as_stopped_by_its_signal(training_job, at_step):
 
 def test_patience_stops_early(training_job, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0, 0.5])
-    monkeypatch.setattr(Trainer, "validate", lambda self, features: next(losses))
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(losses))
     job = training_job(epochs=20, validation_fraction=0.34, patience=2, checkpoint="best_validation")
     train(job)
     assert [row["validation_loss"] for row in history(job)] == [3.0, 2.0, 2.5, 2.0]
@@ -411,7 +411,7 @@ def test_patience_stops_early(training_job, monkeypatch):
 
 
 def test_patience_counts_on_after_a_stop(training_job, monkeypatch, at_step):
-    monkeypatch.setattr(Trainer, "validate", lambda self, features: 1.0 + self.progress.epoch)
+    monkeypatch.setattr(Trainer, "validate", lambda self: 1.0 + self.progress.epoch)
     job = training_job(epochs=20, validation_fraction=0.34, patience=4)
     at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
@@ -422,17 +422,17 @@ def test_patience_counts_on_after_a_stop(training_job, monkeypatch, at_step):
 
 def test_the_best_epoch_is_the_one_written(training_job, monkeypatch):
     losses = iter([2.0, 1.0, 3.0])
-    monkeypatch.setattr(Trainer, "validate", lambda self, features: next(losses))
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(losses))
     best = training_job("best", epochs=3, validation_fraction=0.34, checkpoint="best_validation")
     train(best)
-    monkeypatch.setattr(Trainer, "validate", lambda self, features: 0.0)
+    monkeypatch.setattr(Trainer, "validate", lambda self: 0.0)
     two = training_job("two", epochs=2, validation_fraction=0.34)
     train(two)
     assert not differ(best, two)
 
 
 def test_the_best_epoch_survives_a_stop(training_job, monkeypatch, at_step):
-    monkeypatch.setattr(Trainer, "validate", lambda self, features: 1.0 + self.progress.epoch)
+    monkeypatch.setattr(Trainer, "validate", lambda self: 1.0 + self.progress.epoch)
     settings = {"epochs": 4, "validation_fraction": 0.34, "checkpoint": "best_validation"}
     unbroken, stopped = training_job("whole", **settings), training_job("stopped", **settings)
     train(unbroken)
@@ -447,9 +447,9 @@ def test_the_best_epoch_survives_a_stop(training_job, monkeypatch, at_step):
 def test_every_epoch_has_its_own_order_and_every_step_its_own_masks(training_job, monkeypatch):
     orders, seeds, original = [], [], Trainer.step
 
-    def step(self, features, positions):
+    def step(self, positions):
         orders.append(positions.tolist())
-        loss = original(self, features, positions)
+        loss = original(self, positions)
         seeds.append(torch.initial_seed())
         return loss
 
@@ -479,9 +479,9 @@ def test_a_fraction_that_leaves_nothing_is_refused(count, fraction):
 def test_held_out_images_are_never_trained_on(training_job, monkeypatch):
     seen, original = set(), Trainer.step
 
-    def step(self, features, positions):
+    def step(self, positions):
         seen.update(positions.tolist())
-        return original(self, features, positions)
+        return original(self, positions)
 
     monkeypatch.setattr(Trainer, "step", step)
     job = training_job(**LONGER)

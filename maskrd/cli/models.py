@@ -44,6 +44,9 @@ def train(
     threads: Threads = 1,
     gpu_jobs: GpuJobs = 1,
     cache_gb: CacheGb = 4,
+    cuda_graphs: Annotated[
+        bool, typer.Option(help="On an NVIDIA GPU, launch a step's kernels together", envvar="MASKRD_CUDA_GRAPHS")
+    ] = True,
     state_minutes: Annotated[
         float, typer.Option(help="Minutes between saved states", envvar="MASKRD_STATE_MINUTES")
     ] = 10,
@@ -69,7 +72,7 @@ def train(
         store=store,
         recipe=recipe,
         seed=seed,
-        machine=Machine(device, threads, gpu_jobs),
+        machine=Machine(device, threads, gpu_jobs, cuda_graphs=cuda_graphs),
         cache_gb=cache_gb,
         state_minutes=state_minutes,
         keep_weights=keep_weights,

@@ -53,8 +53,8 @@ class Inputs:
 
     `images`: all normal training images, uint8 (N, 3, S, S), on `device`. `train_positions` and `validation_positions`,
     int64 on the host, are the positions of the images to learn from and of those held out. `settings`: the recipe, with
-    `precision: auto` resolved. `method`: untrained, with its frozen teacher. `backbone` and `weights_sha256`: from the
-    teacher file.
+    `precision: auto` resolved. `method`: untrained, with its frozen teacher. `cuda_graphs`: whether its steps are to be
+    CUDA graphs. `backbone` and `weights_sha256`: from the teacher file.
     """
 
     settings: Training
@@ -67,6 +67,7 @@ class Inputs:
     method: Method
     selection: "Selection | None"
     cache_gb: float
+    cuda_graphs: bool
     backbone: str
     weights_sha256: str
 
@@ -100,6 +101,7 @@ def load_inputs(job: TrainingJob, precision: str | None = None) -> Inputs:
         method=method,
         selection=load_selection(settings, method, index, job.data, device, job.machine.threads),
         cache_gb=job.machine.feature_gb(job.cache_gb, device),
+        cuda_graphs=job.machine.cuda_graphs and device.type == "cuda" and method.capturable,
         backbone=description.backbone,
         weights_sha256=description.weights_sha256,
     )

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 from tqdm import tqdm
 
+from maskrd.engine.cuda_graph import GraphedStep
 from maskrd.engine.features import FeatureSource
 from maskrd.engine.inputs import Inputs
 from maskrd.engine.interruption import StopRequest
@@ -57,6 +58,7 @@ class Trainer:
         self.method, self.teacher, self.images = inputs.method, inputs.teacher, inputs.images
         self.train_positions, self.validation_positions = inputs.train_positions, inputs.validation_positions
         self.selection, self.cache_gb = inputs.selection, inputs.cache_gb
+        self.update = GraphedStep(self.plain_update) if inputs.cuda_graphs else self.plain_update
         self.optimizer = build_optimizer(self.settings, self.method.parameters())
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] | None = None
@@ -89,21 +91,14 @@ class Trainer:
         features, steps, validations. Raises Interrupted after a signal, and MaskrdError if the loss isn't finite.
         """
         self.clock = time.monotonic()
+        self.prepare_features()
         progress, count = self.progress, len(self.train_positions)
-        # Section 3.2: the teacher is frozen. Some other methods let it adapt to the images first.
-        if progress.epoch == progress.step == 0:
-            torch.manual_seed(random_seed(self.seed, TEACHER))
-            self.method.fit_teacher(self.images, self.train_positions)
-        self.method.adjust_teacher()
-        features = FeatureSource(
-            self.teacher, self.images, self.settings.precision, self.settings.batch_size, self.cache_gb
-        )
         # Section 4.2: epochs, batch size, optimizer. Early stopping and a chosen checkpoint are not the paper's.
         done = progress.epoch * count + progress.step * self.settings.batch_size
         total = self.settings.epochs * count
         with tqdm(total=total, initial=done, unit="img", mininterval=2, dynamic_ncols=True) as bar:
             while progress.epoch < self.settings.epochs and not self.out_of_patience():
-                self.run_epoch(features, states, stop, bar)
+                self.run_epoch(states, stop, bar)
                 self.count_seconds()
                 stored.write_progress(progress.history, self.settings.epochs, progress.seconds)
                 bar.set_postfix(epoch=progress.epoch, loss=f"{progress.history[-1]['loss']:.4f}")
@@ -111,7 +106,18 @@ class Trainer:
         best_epoch = progress.best_epoch + 1 if self.best_weights else None
         return Learned(weights, progress.history, progress.epoch, best_epoch, progress.seconds)
 
-    def run_epoch(self, features: FeatureSource, states: StateFolder, stop: StopRequest, bar: tqdm) -> None:
+    def prepare_features(self) -> None:
+        """Before the first step: let the teacher adapt, where a method wants that, and compute its features."""
+        # Section 3.2: the teacher is frozen. Some other methods let it adapt to the images first.
+        if self.progress.epoch == self.progress.step == 0:
+            torch.manual_seed(random_seed(self.seed, TEACHER))
+            self.method.fit_teacher(self.images, self.train_positions)
+        self.method.adjust_teacher()
+        self.features = FeatureSource(
+            self.teacher, self.images, self.settings.precision, self.settings.batch_size, self.cache_gb
+        )
+
+    def run_epoch(self, states: StateFolder, stop: StopRequest, bar: tqdm) -> None:
         progress = self.progress
         order = self.train_positions[permutation(len(self.train_positions), self.seed, ORDER, progress.epoch)]
         # Moved once: a copy from the host at every step would make the host wait for the GPU.
@@ -121,7 +127,7 @@ class Trainer:
         loss_sum = torch.tensor(progress.loss_sum, dtype=widest_float(self.device), device=self.device)
         for positions in steps[progress.step :]:
             stop.unsaved = True
-            loss_sum += self.step(features, positions) * len(positions)
+            loss_sum += self.step(positions) * len(positions)
             progress.step += 1
             bar.update(len(positions))
             if stop.number is not None or states.due():
@@ -130,21 +136,25 @@ class Trainer:
                 states.save(self.state())
                 stop.unsaved = False
                 stop.raise_if_asked()
-        self.finish_epoch(features, self.finite(loss_sum.item()) / len(order))
+        self.finish_epoch(self.finite(loss_sum.item()) / len(order))
 
-    def step(self, features: FeatureSource, positions: Tensor) -> Tensor:
-        """Update the student once. Returns the batch's mean loss, a scalar on the device."""
+    def step(self, positions: Tensor) -> Tensor:
+        """Update the student once, after `prepare_features`. Returns the batch's mean loss, a scalar on the device."""
         # Section 3.7: the masks of FMM, drawn again at every step.
         torch.manual_seed(random_seed(self.seed, STEP, self.progress.epoch, self.progress.step))
-        images = self.images[positions]
-        return gradient_step(self.method, self.optimizer, images, features(positions), self.settings.precision)
+        return self.update(positions)
 
-    def finish_epoch(self, features: FeatureSource, loss: float) -> None:
+    def plain_update(self, positions: Tensor) -> Tensor:
+        """A step that launches its kernels one by one."""
+        images, features = self.images[positions], self.features(positions)
+        return gradient_step(self.method, self.optimizer, images, features, self.settings.precision)
+
+    def finish_epoch(self, loss: float) -> None:
         progress = self.progress
         line = {"epoch": progress.epoch + 1, "loss": loss}
         compared = float("inf")
         if len(self.validation_positions):
-            compared = line["validation_loss"] = self.validate(features)
+            compared = line["validation_loss"] = self.validate()
         if self.selection is not None:
             line["test_score"] = self.selection.quality()
             compared = 1 - line["test_score"]
@@ -156,13 +166,13 @@ class Trainer:
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
 
     @torch.no_grad()
-    def validate(self, features: FeatureSource) -> float:
+    def validate(self) -> float:
         """Mean loss of the held-out images."""
         self.method.eval()
         total = 0.0
         for positions in self.validation_positions.to(self.device).split(self.settings.batch_size):
             with autocast(self.device, self.settings.precision):
-                loss = self.method.validation_loss(self.images[positions], features(positions))
+                loss = self.method.validation_loss(self.images[positions], self.features(positions))
             total += loss.item() * len(positions)
         return self.finite(total) / len(self.validation_positions)
 

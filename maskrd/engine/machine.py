@@ -49,13 +49,15 @@ class Machine:
     """What a job may use: a device, CPU threads, and how many jobs share the visible GPUs.
 
     `device`: `auto` is an NVIDIA GPU if there is one, otherwise the CPU. `patience`: seconds to wait for a free slot of
-    a GPU; None waits without limit.
+    a GPU; None waits without limit. `cuda_graphs`: False launches the kernels of a step one by one, also where a graph
+    could (maskrd/engine/cuda_graph.py).
     """
 
     device: str = "auto"
     threads: int = 1
     gpu_jobs: int = 1
     patience: float | None = None
+    cuda_graphs: bool = True
 
     def claim(self) -> torch.device:
         """The device of this process, with torch set up for it. Every call gives the same device.

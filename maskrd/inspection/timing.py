@@ -12,6 +12,7 @@ import torch
 
 from maskrd.config.settings import Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
+from maskrd.engine.cuda_graph import CudaGraph
 from maskrd.engine.machine import Machine, autocast, resolve_precision, synchronize
 from maskrd.engine.optim import build_optimizer
 from maskrd.inspection.flops import network_cost
@@ -71,8 +72,13 @@ def measure(settings: Training, evaluation: Evaluation, backbone: str, machine: 
         with torch.no_grad(), autocast(device, precision):
             method.maps_and_scores(images, evaluation)
 
+    update = optimizer.step
+    if machine.cuda_graphs and device.type == "cuda" and method.capturable:
+        backward()
+        update()  # makes the optimizer's states
+        backward, update = CudaGraph(backward).replay, CudaGraph(update).replay
     trained = median_seconds(backward, device)
-    updated = median_seconds(optimizer.step, device)
+    updated = median_seconds(update, device)
     method.eval()
     return Timing(trained / batch, updated, *(median_seconds(call, device) / batch for call in (features, test)))
 

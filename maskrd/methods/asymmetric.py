@@ -28,6 +28,8 @@ class AsymmetricStudent(Method):
     to the last, and the teacher's features may be kept. The statistics are saved with the model.
     """
 
+    capturable = True
+
     def __init__(self, settings: AsymmetricSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.student = contextual_pyramid(teacher.architecture)

@@ -21,6 +21,8 @@ class MaskedReverseDistillation(Method):
     `msff_layers: distilled`, only the selected ones.
     """
 
+    capturable = True
+
     def __init__(self, settings: MaskRDSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         architecture = teacher.architecture

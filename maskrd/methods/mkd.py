@@ -21,6 +21,7 @@ HIDDEN_CHANNELS = 16
 class MKD(Method):
     """A narrow VGG, the cloner, imitates a VGG; the gradient of their distance shows where an image is anomalous."""
 
+    capturable = True
     # A ReLU whose input is almost 0 may open in one program and stay shut in another, and the gradient jumps there.
     export_tolerance = 1e-2
 

@@ -23,6 +23,8 @@ from maskrd.methods.teacher import Teacher
 class MultiScaleFeatureDistillation(Method):
     """A randomly initialised twin of the teacher that learns its features on normal images."""
 
+    capturable = True
+
     def __init__(self, settings: MSFDSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.student = FeaturePyramid(teacher.architecture)

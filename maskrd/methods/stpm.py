@@ -15,6 +15,8 @@ from maskrd.methods.teacher import Teacher, build_pyramid
 class STPM(Method):
     """The student has the teacher's architecture, starts untrained, and sees the image itself."""
 
+    capturable = True
+
     def __init__(self, settings: STPMSettings, teacher: Teacher) -> None:
         super().__init__(settings, teacher)
         self.student = build_pyramid(teacher.architecture)
