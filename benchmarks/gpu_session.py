@@ -1,4 +1,4 @@
-"""What nobody has measured yet: this package on a GPU. Under ten minutes on one card; nothing is downloaded.
+"""This package on a GPU: speed, memory, repeatability. Under ten minutes on one card; nothing is downloaded.
 
     python benchmarks/gpu_session.py --json out.json
 

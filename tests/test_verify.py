@@ -31,7 +31,8 @@ def sent(tmp_path: Path, training_job, evaluation, monkeypatch) -> Path:
         (tmp_path / "results" / name).parent.mkdir(parents=True)
         shutil.copy(source, tmp_path / "results" / name)
     datasets = {"demo": {"path": str(job.data), "categories": ["bolt"]}}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"results": str(tmp_path / "results"), "datasets": datasets}))
+    settings = {"results": str(tmp_path / "results"), "device": "cpu", "datasets": datasets}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(ROOT)
     return folder
 
