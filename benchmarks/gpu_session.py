@@ -8,6 +8,7 @@ independent; one that fails says why in its place. Without a GPU there is nothin
 """
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -216,6 +217,7 @@ def time_steps(session: Session) -> list[dict]:
 def time_step(session: Session, job: TrainingJob, variant: str, backbone: str, graphs: bool) -> dict:
     on_card = session.device.type == "cuda"
     if on_card:
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(load_inputs(replace(job, machine=replace(job.machine, cuda_graphs=graphs))))

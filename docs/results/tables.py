@@ -87,7 +87,8 @@ def cell(records: Sequence[dict], names: Iterable[str]) -> str:
     parts = []
     for name in names:
         if name in FACTS:
-            parts.append(" and ".join(FACTS[name](record["training"]) for record in records))
+            facts = [FACTS[name](record["training"]) for record in records]
+            parts.append(facts[0] if name != "seconds" and len(set(facts)) == 1 else " and ".join(facts))
         else:
             parts.append(percent([record.get(name) for record in records]))
     return " / ".join(parts)

@@ -9,6 +9,7 @@ import typer
 
 from maskrd.cli.options import (
     CacheGb,
+    CudaGraphs,
     Data,
     Device,
     EvaluationRecipe,
@@ -44,9 +45,7 @@ def train(
     threads: Threads = 1,
     gpu_jobs: GpuJobs = 1,
     cache_gb: CacheGb = 4,
-    cuda_graphs: Annotated[
-        bool, typer.Option(help="On an NVIDIA GPU, launch a step's kernels together", envvar="MASKRD_CUDA_GRAPHS")
-    ] = True,
+    cuda_graphs: CudaGraphs = True,
     state_minutes: Annotated[
         float, typer.Option(help="Minutes between saved states", envvar="MASKRD_STATE_MINUTES")
     ] = 10,

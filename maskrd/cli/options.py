@@ -58,6 +58,10 @@ CacheGb = Annotated[
     float, typer.Option(help="GB of memory to keep teacher features in; 0 recomputes them", envvar="MASKRD_CACHE_GB")
 ]
 
+CudaGraphs = Annotated[
+    bool, typer.Option(help="On an NVIDIA GPU, launch a step's kernels together", envvar="MASKRD_CUDA_GRAPHS")
+]
+
 
 def takes_machine(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options --device, --threads and --gpu-jobs instead of its parameter `machine`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskrd.cli.options import CacheGb, ConfigFiles, GpuJobs, Output, takes_machine
+from maskrd.cli.options import CacheGb, ConfigFiles, CudaGraphs, GpuJobs, Output, takes_machine
 from maskrd.errors import MaskrdError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def plan(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a job; by default all")] = None,
     cache_gb: CacheGb = 4,
     gpu_jobs: GpuJobs = 1,
+    cuda_graphs: CudaGraphs = True,
 ) -> None:
     """Show what the tables and figures will cost: models, FLOPs, hours on this machine, disk, memory."""
     from os import cpu_count
@@ -36,7 +37,7 @@ def plan(
     from maskrd.inspection.plan import overview
 
     experiment = load_experiment(configfile or ())
-    machine = Machine(experiment.device, threads or cpu_count() or 1, gpu_jobs, PATIENCE)
+    machine = Machine(experiment.device, threads or cpu_count() or 1, gpu_jobs, PATIENCE, cuda_graphs)
     Console().print(overview(experiment, machine, cache_gb))
 
 

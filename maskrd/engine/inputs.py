@@ -11,6 +11,7 @@ from torch import Tensor
 from maskrd.config.settings import Training
 from maskrd.data.index_file import Index
 from maskrd.data.samples import load_train
+from maskrd.engine.cuda_graph import uses_graphs
 from maskrd.engine.machine import Machine, resolve_precision
 from maskrd.engine.sampling import INITIALISATION, random_seed, split_validation
 from maskrd.engine.store import Stored, identity
@@ -101,7 +102,7 @@ def load_inputs(job: TrainingJob, precision: str | None = None) -> Inputs:
         method=method,
         selection=load_selection(settings, method, index, job.data, device, job.machine.threads),
         cache_gb=job.machine.feature_gb(job.cache_gb, device),
-        cuda_graphs=job.machine.cuda_graphs and device.type == "cuda" and method.capturable,
+        cuda_graphs=uses_graphs(job.machine, device, method),
         backbone=description.backbone,
         weights_sha256=description.weights_sha256,
     )

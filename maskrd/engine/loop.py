@@ -58,7 +58,10 @@ class Trainer:
         self.method, self.teacher, self.images = inputs.method, inputs.teacher, inputs.images
         self.train_positions, self.validation_positions = inputs.train_positions, inputs.validation_positions
         self.selection, self.cache_gb = inputs.selection, inputs.cache_gb
-        self.update = GraphedStep(self.plain_update) if inputs.cuda_graphs else self.plain_update
+        self.update = self.eager_update
+        if inputs.cuda_graphs:
+            sizes = map(len, batches(self.train_positions, self.settings.batch_size))
+            self.update = GraphedStep(self.eager_update, set(sizes), self.method.zero_grad)
         self.optimizer = build_optimizer(self.settings, self.method.parameters())
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] | None = None
@@ -144,7 +147,7 @@ class Trainer:
         torch.manual_seed(random_seed(self.seed, STEP, self.progress.epoch, self.progress.step))
         return self.update(positions)
 
-    def plain_update(self, positions: Tensor) -> Tensor:
+    def eager_update(self, positions: Tensor) -> Tensor:
         """A step that launches its kernels one by one."""
         images, features = self.images[positions], self.features(positions)
         return gradient_step(self.method, self.optimizer, images, features, self.settings.precision)

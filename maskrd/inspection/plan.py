@@ -82,6 +82,7 @@ def _card_remarks(plan: Plan, device: torch.device) -> Iterator[str]:
     memory = plan.memory_bytes()
     if device.type != "cuda" or not memory:
         return
+    torch.cuda.empty_cache()  # of the networks that were timed
     free, total = torch.cuda.mem_get_info(device)
     at_a_time = int(free / (max(memory.values()) + CONTEXT_BYTES))
     yield (

@@ -12,7 +12,7 @@ import torch
 
 from maskrd.config.settings import Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
-from maskrd.engine.cuda_graph import CudaGraph
+from maskrd.engine.cuda_graph import CudaGraph, uses_graphs
 from maskrd.engine.machine import Machine, autocast, resolve_precision, synchronize
 from maskrd.engine.optim import build_optimizer
 from maskrd.inspection.flops import network_cost
@@ -73,7 +73,7 @@ def measure(settings: Training, evaluation: Evaluation, backbone: str, machine: 
             method.maps_and_scores(images, evaluation)
 
     update = optimizer.step
-    if machine.cuda_graphs and device.type == "cuda" and method.capturable:
+    if uses_graphs(machine, device, method):
         backward()
         update()  # makes the optimizer's states
         backward, update = CudaGraph(backward).replay, CudaGraph(update).replay

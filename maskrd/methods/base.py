@@ -28,8 +28,9 @@ class Method(nn.Module):
     teacher: Teacher
     export_problem: ClassVar[str | None] = None  # why the maps of the method can't be made by an ONNX graph
     export_tolerance: ClassVar[float] = 1e-4  # between a graph and torch, of the largest value
-    # Whether a training step may run as a CUDA graph: `loss` then does the same at every step, whatever Python would
-    # decide anew, and never waits for the GPU (no .item(), no .cpu(), no shapes that follow from values).
+    # Whether a training step may be replayed as a CUDA graph. Then `loss` launches the same kernels at every step and
+    # never waits for the GPU (no .item(), no .cpu(), no shapes that follow from values). What it keeps between steps it
+    # changes in place, and torch draws its random numbers on the GPU: Python doesn't run again.
     capturable: ClassVar[bool] = False
 
     def __init__(self, settings: Training, teacher: Teacher) -> None:
