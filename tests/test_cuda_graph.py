@@ -1,5 +1,7 @@
 """Steps as CUDA graphs: the bookkeeping with a stand-in, and equal weights on a real GPU."""
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ from maskrd.config.teachers import ARCHITECTURES
 from maskrd.engine import training
 from maskrd.engine.cuda_graph import GraphedStep, uses_graphs
 from maskrd.engine.inputs import TrainingJob, load_inputs
+from maskrd.engine.interruption import Interrupted
+from maskrd.engine.loop import Trainer
 from maskrd.engine.machine import Machine
 from maskrd.engine.training import train
 from maskrd.methods import build_method
@@ -140,3 +144,24 @@ def test_a_graph_gives_the_weights_of_its_kernels(training_job, changes):
     for job in jobs:
         train(job)
     assert_same_model(*jobs)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("step", [3, 7])  # eager; a graph
+def test_a_stopped_training_goes_on_as_an_unbroken_one(training_job, monkeypatch, step):
+    changes = {"epochs": 6, "batch_size": 4}  # two steps an epoch
+    unbroken, stopped = (of_gpu(training_job(name, **changes)) for name in ("unbroken", "stopped"))
+    train(unbroken)
+    original, done = Trainer.step, []
+
+    def step_and_stop(self, positions):
+        done.append(original(self, positions))
+        if len(done) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done[-1]
+
+    monkeypatch.setattr(Trainer, "step", step_and_stop)
+    with pytest.raises(Interrupted):
+        train(stopped)
+    train(stopped)
+    assert_same_model(unbroken, stopped)
