@@ -13,7 +13,6 @@ from maskrd.config.load import (
     shipped_configuration,
 )
 from maskrd.errors import MaskrdError
-from maskrd.reporting.captions import configured_caption
 from tests.conftest import ROOT
 
 DEMO = Path("workflow/config/demo.yaml")
@@ -105,14 +104,17 @@ def test_the_demo_stands_for_the_papers_datasets(monkeypatch) -> None:
         for name, spec in getattr(paper, kind).items():
             expected = stand_ins.get(spec.dataset, spec.dataset)
             assert getattr(demo, kind)[name].dataset == demo.view(name).spec.dataset == expected
-    assert "Demo (generated)" in configured_caption(demo.view("table1"))
-    assert "MVTec AD" in configured_caption(paper.view("table1"))
+    assert "Demo (generated)" in demo.view("table1").caption
+    assert "MVTec AD" in paper.view("table1").caption
 
 
 def test_one_dataset_only_stands_for_another() -> None:
     config = shipped_configuration(ROOT.joinpath)
     config["datasets"]["demo"] = {"categories": ["weave"], "stands_for": "cifar10"}
     config["datasets"]["digits"] = {"categories": ["one"], "stands_for": "cifar10"}
+    chain = {**config, "datasets": {**config["datasets"], "digits": {"categories": ["one"], "stands_for": "demo"}}}
+    with pytest.raises(MaskrdError, match=r"digits\.stands_for: demo has stands_for itself"):
+        parse_experiment(chain)
     with pytest.raises(MaskrdError, match=r"digits\.stands_for: demo stands for cifar10 already"):
         parse_experiment(config)
 

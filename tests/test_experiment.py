@@ -300,6 +300,28 @@ def test_a_difference_that_is_none_is_refused(config):
     assert "variants.whole and variants.maskrd are the same recipe" in complaint(config)
 
 
+def test_a_variant_may_be_valid_on_its_own_dataset_only(config):
+    """CIFAR-10 has 64 px."""
+    config["variants"]["cropped"] = {"crop": 192}
+    config["tables"]["own"] = {"dataset": "mvtec_ad", "rows": "variants", "variants": ["cropped", "maskrd"],
+                               "metrics": ["image_auroc"], "caption": "Mine."}  # fmt: skip
+    experiment = parse_experiment(config)
+    assert experiment.trained_as("cifar10", "maskrd") == "maskrd"
+    assert experiment.trained_as("mvtec_ad", "cropped") == "cropped"
+
+
+def test_maps_made_elsewhere_need_images_in_files_of_their_own(config):
+    config["variants"]["theirs"] = {"method": "external", "maps": "theirs/{category}"}
+    config["tables"]["table2"]["variants"] = ["theirs", "maskrd"]
+    assert "table2: variant theirs has maps made elsewhere" in complaint(config)
+
+
+def test_an_error_of_a_whole_section_does_not_repeat_it(config):
+    config["train"]["patience"] = 3
+    assert "(value:" not in complaint(config)
+    assert "validation_fraction" in complaint(config)
+
+
 def test_variants_that_differ_in_evaluation_only_share_a_model(config):
     config["variants"]["mean_score"] = {"score": "mean", "blur_sigma": 2}
     config["variants"]["no_fmm_sharp"] = {"fmm": False, "blur_sigma": 0}

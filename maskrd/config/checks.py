@@ -9,7 +9,7 @@ from maskrd.config.messages import unknown_key
 from maskrd.config.methods import ExternalSettings, all_setting_names
 from maskrd.config.settings import Dataset, Evaluation, Training
 from maskrd.config.teachers import ARCHITECTURES
-from maskrd.data.registry import DATASETS, find_layout
+from maskrd.data.registry import DATASETS, LAYOUTS, find_layout
 from maskrd.errors import MaskrdError
 
 # The names of the workflow's rules. A table or figure is a target, too, so it can't have one of these names.
@@ -56,6 +56,7 @@ def check(experiment: Experiment, shipped: dict[str, Any]) -> None:
     check_backbones(experiment)
     check_leaks(experiment)
     check_costs(experiment)
+    check_external(experiment)
 
 
 def check_keys(where: str, section: dict[str, Any], known: list[str]) -> None:
@@ -212,6 +213,18 @@ def check_costs(experiment: Experiment) -> None:
             raise MaskrdError(
                 f"tables.{name}: variant {external[0]} has no costs, because its results were made elsewhere. Remove "
                 "the variant, or set costs: false."
+            )
+
+
+def check_external(experiment: Experiment) -> None:
+    """Maps made elsewhere are found by the names of the test images."""
+    for name in (*experiment.tables, *experiment.figures):
+        view = experiment.view(name)
+        external = [variant for variant, training in view.training.items() if isinstance(training, ExternalSettings)]
+        if external and not LAYOUTS[view.layout].has_files:
+            raise MaskrdError(
+                f"{name}: variant {external[0]} has maps made elsewhere. They are named after test images, and those "
+                f"of {view.title} lie in one file. Remove the variant."
             )
 
 

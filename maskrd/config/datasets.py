@@ -26,6 +26,10 @@ def find_stand_ins(datasets: dict[str, Dataset]) -> dict[str, str]:
         if dataset.stands_for:
             if dataset.stands_for not in datasets:
                 raise MaskrdError(unknown_key(f"datasets.{name}.stands_for", dataset.stands_for, datasets))
+            if datasets[dataset.stands_for].stands_for:  # perhaps itself
+                raise MaskrdError(
+                    f"datasets.{name}.stands_for: {dataset.stands_for} has stands_for itself. Name one without it."
+                )
             other = found.setdefault(dataset.stands_for, name)
             if other != name:
                 raise MaskrdError(

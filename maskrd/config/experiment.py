@@ -127,8 +127,14 @@ class Experiment(StrictData):
         trained. If another variant takes its place later, its job finds the trained model in the store.
         """
         training = self.recipe(dataset, variant).training
-        same = [name for name in self.variants if self.recipe(dataset, name).training == training]
+        same = [name for name in self.variants if self._has_training(dataset, name, training)]
         return min(same, key=lambda name: (len(self.variants[name]), name))
+
+    def _has_training(self, dataset: str, variant: str, training: Training) -> bool:
+        try:
+            return self.recipe(dataset, variant).training == training
+        except MaskrdError:  # a variant that is valid on other datasets only
+            return False
 
     def trained_model(self, model: Model) -> Model:
         """The model whose weights this one is tested with."""

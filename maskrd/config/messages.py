@@ -52,7 +52,8 @@ def describe_wrong_keys(error: ValidationError, section: type[BaseModel], where:
                 lines.append(f"{parent}.{key}: an empty list. Write at least one entry.")
         else:
             problem = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{parent}.{key}: {problem} (value: {item['input']!r})".replace(".: ", ": "))
+            given = "" if isinstance(item["input"], dict) else f" (value: {item['input']!r})"  # a section is long
+            lines.append(f"{parent}.{key}: {problem}{given}".replace(".: ", ": "))
     return "\n".join(lines)
 
 

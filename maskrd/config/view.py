@@ -31,6 +31,11 @@ class View(StrictData):
     training: dict[str, AnyTraining]
     evaluation: dict[str, Evaluation]
 
+    @property
+    def caption(self) -> str:
+        """The caption of the configuration as a sentence; `{dataset}` in it is the dataset's name."""
+        return f"{self.spec.caption.replace('{dataset}', self.title).rstrip('. ')}."
+
     def models(self) -> Iterator[Model]:
         """The models that are shown, in the order of variants, backbones, categories, seeds."""
         for variant in self.spec.variants:

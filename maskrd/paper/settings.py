@@ -87,6 +87,12 @@ def _question(cell: ReportedValue, known: dict[str, Any]) -> Question:
     )
 
 
+def reported_metric(method: str, dataset: str, metric: str) -> str:
+    """Our metric for what the paper reports of a method under the name of `metric`; "" if we have none."""
+    known = _content()["methods"].get(method, {}).get(dataset, {})
+    return "" if metric in known.get("unlike", {}) else known.get("metrics", {}).get(metric, metric)
+
+
 def is_mean(question: Question) -> bool:
     """Whether the number is a mean over all categories: a line `mean`, or any line of Tables 4-7."""
     return question.cell.row == MEAN or question.cell.table not in TABLES[:3]

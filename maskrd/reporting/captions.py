@@ -9,6 +9,7 @@ from maskrd.config.settings import FULL_METHOD, PAPER_BACKBONE
 from maskrd.config.view import View
 from maskrd.data.registry import LAYOUTS, is_generated, published_counts
 from maskrd.paper import OURS, audit, errata, labels
+from maskrd.paper.settings import reported_metric
 from maskrd.reporting.collect import Speed
 from maskrd.reporting.grid import REPORTED, REPRODUCED, Grid, paper_rows
 from maskrd.reporting.naming import (
@@ -37,17 +38,12 @@ def table_caption(view: View, grid: Grid, metrics: pd.DataFrame, measured: Speed
         _ranking(grid),
         _costs(view, measured),
     ]
-    return " ".join([configured_caption(view), *filter(None, facts)])
+    return " ".join([view.caption, *filter(None, facts)])
 
 
-def configured_caption(view: View) -> str:
-    """The caption of the configuration as a sentence; `{dataset}` in it is the dataset's name."""
-    return f"{view.spec.caption.replace('{dataset}', view.title).rstrip('. ')}."
-
-
-def figure_facts(view: View) -> str:
+def figure_facts(view: View, metrics: pd.DataFrame) -> str:
     """The facts about a figure's models, as sentences."""
-    return " ".join(filter(None, [*_settings(view), _seeds(view), _other_data(view)]))
+    return " ".join(filter(None, [*_settings(view, metrics=metrics), _seeds(view), _other_data(view)]))
 
 
 def table_notes(view: View, grid: Grid, metrics: pd.DataFrame) -> list[str]:
@@ -71,7 +67,22 @@ def table_notes(view: View, grid: Grid, metrics: pd.DataFrame) -> list[str]:
         doubtful = erratum.certainty != "FOUND" and not erratum.where.startswith("Section")
         if doubtful and (erratum.corrected or not erratum.column):
             notes.append(f"Reported, {erratum.where}: {erratum.wrong} {erratum.reading}")
-    return [*notes, *_wrong_means(view, grid)]
+    return [*notes, *_unlike(view, grid), *_wrong_means(view, grid)]
+
+
+def _unlike(view: View, grid: Grid) -> list[str]:
+    """A note about each reproduced number that means something else than the reported one of its method."""
+    if grid.kind != "category":
+        return []
+    reported = {(column.method, column.metric) for column in grid.columns if column.source == REPORTED}
+    notes = []
+    for column in grid.columns:
+        meant = reported_metric(column.method, view.spec.dataset, column.metric)
+        if column.source == REPRODUCED and (column.method, column.metric) in reported and meant != column.metric:
+            other = metric_name(meant) if meant else "computed on other images"
+            name = metric_name(column.metric)
+            notes.append(f"{column.method}: the reported {name} is {other}, so no difference to it is shown.")
+    return notes
 
 
 def _wrong_means(view: View, grid: Grid) -> list[str]:
@@ -95,6 +106,8 @@ def _cells(view: View, grid: Grid) -> str:
 def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None = None) -> list[str]:
     """Sentences on backbone, epochs, image size, precision and image score. The usual values are left out."""
     sentences = []
+    if getattr(view.spec, "rows", None) == "backbones" and view.spec.variants != (FULL_METHOD,):
+        sentences.append(f"Variant: {variant_name(view.spec.variants[0])}.")
     # Results made elsewhere weren't trained here: their teacher isn't used, and their scores may be their own.
     made_here = [variant for variant in view.spec.variants if view.training[variant].method != "external"]
     if getattr(view.spec, "rows", None) != "backbones":
@@ -102,7 +115,8 @@ def _settings(view: View, compared: bool = False, metrics: pd.DataFrame | None =
         if backbones and set(backbones.values()) != {PAPER_BACKBONE}:
             names = {variant: backbone_name(backbone) for variant, backbone in backbones.items()}
             sentences.append(f"Backbone: {_by_variant(names)}.")
-        if compared and backbones.get(FULL_METHOD, PAPER_BACKBONE) != PAPER_BACKBONE:
+        compared_with = {backbones[name] for name in backbones if name in (FULL_METHOD, *paper_rows(view))}
+        if compared and compared_with - {PAPER_BACKBONE}:
             # The other methods have backbones of their own, so this is about our column alone.
             column = f"{OURS} ({REPORTED})" if view.spec.rows == "categories" else REPORTED.capitalize()
             sentences.append(f"{column}: {backbone_name(PAPER_BACKBONE)}.")
@@ -163,9 +177,11 @@ def _coverage(view: View, grid: Grid) -> list[str]:
     if grid.has_reported and shown != reported:
         rows = nouns if grid.kind == "category" else f"{grid.kind}s"
         sentences.append(f"{len(shown)} of the paper's {len(reported)} {rows}.")
-        if grid.kind == "category":
-            sentences.append("The reported means are recomputed over the rows shown.")
     if grid.kind == "category":
+        if grid.has_reported and set(grid.shown) - reported:
+            sentences.append("The reported means are dashes, because the paper lacks some of these rows.")
+        elif grid.has_reported and shown != reported:
+            sentences.append("The reported means are recomputed over the rows shown.")
         return sentences
     means = _over(view.categories, nouns)
     every = {category for members in labels().groups.values() for category in members}
@@ -191,17 +207,14 @@ def _missing(metrics: pd.DataFrame) -> str:
 
 
 def _untested(view: View, metrics: pd.DataFrame) -> str:
-    """Explain the dashes of models that were tested before a metric existed."""
-    without = {
-        metric_name(metric): int((metrics["found"] & metrics[metric].isna()).sum())
-        for metric in view.spec.metrics
-        if metric in ADDED_LATER
-    }
-    sentences = [
-        f"{count} of {len(metrics)} models have no {name}: an earlier version tested them, or they have no masks."
-        for name, count in without.items()
-        if count
-    ]
+    """Explain the dashes of models that were tested without masks, or before a metric existed."""
+    sentences = []
+    for metric in view.spec.metrics:
+        count = int((metrics["found"] & metrics[metric].isna()).sum())
+        earlier = "an earlier version tested them, or " if metric in ADDED_LATER else ""
+        if count:
+            name = metric_name(metric)
+            sentences.append(f"{count} of {len(metrics)} models have no {name}: {earlier}they have no masks.")
     return " ".join(sentences)
 
 

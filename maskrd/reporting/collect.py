@@ -53,6 +53,8 @@ def _record(view: View, models: Path, model: Model) -> dict:
     settings = training.recipe.model_dump() | record.evaluation.recipe.model_dump()
     # As text: pandas would turn a column of epochs with a gap into floats.
     stated = {key: str(settings[key]) if key in settings else None for key in STATED}
+    if settings.get("patience") is not None:
+        stated["epochs"] = f"up to {stated['epochs']}"
     costs = {"parameters": training.parameters / 1e6, "training_seconds": training.seconds}
     facts = {"found": True, "leak": bool(training.leak), "differing": _differing(view, model, record)}
     return asdict(model) | facts | record.percentages | costs | stated

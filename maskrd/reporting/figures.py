@@ -17,7 +17,8 @@ from maskrd.config.view import View
 from maskrd.errors import MaskrdError
 from maskrd.files import atomic_path
 from maskrd.gallery import Gallery, take_turns
-from maskrd.reporting.captions import configured_caption, figure_facts
+from maskrd.reporting.captions import figure_facts
+from maskrd.reporting.collect import read_metrics
 from maskrd.reporting.naming import row_name, variant_name
 from maskrd.reporting.plots import plot_style
 
@@ -51,9 +52,9 @@ def write_figure(view: View, models: Path, png: Path, pdf: Path) -> None:
     from {models}/{model.path}/gallery.npz of the view's first seed. The PNG has 150 dpi.
     Raises MaskrdError for a file that is missing or damaged, and for a category without defective images.
     """
-    panels = [panel for category in view.categories for panel in read_panels(view, Path(models), category)]
+    panels = [panel for category in view.categories for panel in read_panels(view, models, category)]
     with plot_style("white"):
-        figure = draw(view, panels)
+        figure = draw(view, panels, f"{view.caption} {figure_facts(view, read_metrics(view, models))}")
         for path in (png, pdf):
             with atomic_path(path) as temporary:
                 # No date, so that equal figures are equal files.
@@ -87,13 +88,13 @@ def read_panels(view: View, models: Path, category: str) -> Iterator[Panel]:
         yield Panel(category, shown.defects[place], images[largest], mask, images, maps)
 
 
-def draw(view: View, panels: Sequence[Panel]) -> Figure:
+def draw(view: View, panels: Sequence[Panel], caption: str) -> Figure:
     variants = view.spec.variants
     columns = 2 + 2 * len(variants)
     blocks = 2 if len(panels) > ROWS and len(variants) == 1 else 1
     rows = -(-len(panels) // blocks)
     width = blocks * (columns * TILE + LABEL)
-    lines = textwrap.wrap(f"{configured_caption(view)} {figure_facts(view)}", int(width * 14))
+    lines = textwrap.wrap(caption, int(width * 14))
     figure = Figure(figsize=(width, rows * TILE + 1.3 + 0.16 * len(lines)), layout="compressed")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
     figure.suptitle("\n".join(lines) + "\n", fontsize="medium")  # an empty line above the column headings

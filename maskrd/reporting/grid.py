@@ -8,10 +8,10 @@ from statistics import fmean
 
 import pandas as pd
 
-from maskrd.config.settings import Model
+from maskrd.config.settings import FULL_METHOD, Model
 from maskrd.config.view import View
 from maskrd.paper import MEAN, OURS, TABLES, Marks, ReportedValue, labels, methods, reported_values, rows
-from maskrd.paper.settings import dataset_of, paper_categories
+from maskrd.paper.settings import dataset_of, paper_categories, reported_metric
 from maskrd.paper.tables import number, round_as_reported
 from maskrd.reporting.collect import COSTS, summarise
 from maskrd.reporting.naming import backbone_name, row_name, variant_name
@@ -56,6 +56,11 @@ class Column:
     heading: str
     metric: str
     source: str
+
+    @property
+    def method(self) -> str:
+        """Of rows of categories."""
+        return self.heading.partition(" (")[0]
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,13 @@ def paper_rows(view: View) -> tuple[str, ...]:
     return tuple(row for row in rows(view.name) if row != MEAN) if answered else ()
 
 
+def answers_paper(view: View) -> bool:
+    """Whether the paper reports some of the rows. What it reports of backbones is the full method's."""
+    if view.spec.rows == "backbones":
+        return bool(set(view.backbones) & set(paper_rows(view))) and view.spec.variants == (FULL_METHOD,)
+    return bool(set(view.spec.variants) & set(paper_rows(view)))
+
+
 def _category_grid(view: View, metrics: pd.DataFrame) -> Grid:
     block_of = {category: block for block, members in labels().groups.items() for category in members}
     categories = view.categories
@@ -129,7 +141,7 @@ def _category_grid(view: View, metrics: pd.DataFrame) -> Grid:
     else:
         block_of = {}
     reported = _reported_columns(view, categories)
-    columns = {**reported, **_with_differences(_reproduced_columns(view, categories, metrics), reported)}
+    columns = {**reported, **_with_differences(view, _reproduced_columns(view, categories, metrics), reported)}
     return Grid(
         kind="category",
         rows=(*(Row(row_name(c), block_of.get(c, "")) for c in categories), Row(row_name(MEAN), is_mean=True)),
@@ -175,7 +187,8 @@ def _reported_cell(cell: ReportedValue, decimals: int) -> Cell:
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
     values = [cell.value for cell in cells]
-    return replace(cells[0], value=None if None in values else fmean(values))
+    mean = None if None in values else fmean(values)
+    return replace(cells[0], value=mean, ambiguous=any(cell.ambiguous for cell in cells))
 
 
 def _reproduced_columns(view: View, categories: Sequence[str], metrics: pd.DataFrame) -> dict[Column, list[Cell]]:
@@ -220,7 +233,7 @@ def _line_grid(view: View, metrics: pd.DataFrame, speed: Rates) -> Grid:
         marks = Marks((), {})
     columns: dict[Column, list[Cell]] = {}
     for metric in view.spec.metrics:
-        if set(lines) & set(paper_rows(view)):
+        if answers_paper(view):
             cells = _reported_cells(view.name, OURS, metric)
             columns[Column(REPORTED, metric, REPORTED)] = _rank([cells.get(line, Cell()) for line in lines])
         means = summarise(metrics, [kind], metric)
@@ -268,13 +281,16 @@ def _cell(summary: pd.Series, competes: bool, metrics: pd.DataFrame) -> Cell:
 
 
 def _with_differences(
-    reproduced: Mapping[Column, list[Cell]], reported: Mapping[Column, list[Cell]]
+    view: View, reproduced: Mapping[Column, list[Cell]], reported: Mapping[Column, list[Cell]]
 ) -> dict[Column, list[Cell]]:
-    """A reproduced method's differences to what the paper reports of it."""
-    by_method = {(column.heading.partition(" (")[0], column.metric): cells for column, cells in reported.items()}
+    """A reproduced method's differences to what the paper reports of it, where both numbers mean the same."""
+    by_method = {
+        (column.method, column.metric): cells
+        for column, cells in reported.items()
+        if reported_metric(column.method, view.spec.dataset, column.metric) == column.metric
+    }
     return {
-        column: _differing(cells, by_method.get((column.heading.partition(" (")[0], column.metric)))
-        for column, cells in reproduced.items()
+        column: _differing(cells, by_method.get((column.method, column.metric))) for column, cells in reproduced.items()
     }
 
 

@@ -15,7 +15,7 @@ TEXT_WIDTH = 64
 TURNED_WIDTH = 96  # wider tables would be too small to read, and are turned by 90 degrees
 PLUS_MINUS = r"$\pm$"
 # What pandas leaves, and asks for fonts that small TeX installations lack.
-COMMANDS = {"±": PLUS_MINUS, "<": "$<$", ">": "$>$"}
+COMMANDS = {"±": PLUS_MINUS, "<": "$<$", ">": "$>$", "|": "$|$"}
 
 
 def escape(text: str) -> str:

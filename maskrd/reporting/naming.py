@@ -26,6 +26,7 @@ SPELLING = {
     "msff": "MSFF",
     "padim": "PaDiM",
     "patchcore": "PatchCore",
+    "pro": "PRO",
     "rd": "RD",
     "scconv": "SCConv",
     "scsatt": "SCSAtt",

@@ -154,7 +154,6 @@ def _name(row: Judgement) -> str:
 
 def write_plot(rows: Sequence[Judgement], *paths: Path) -> None:
     """Draw every reproduced number against the reported one, a panel for each metric: PNG with 150 dpi, or PDF."""
-    rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
     with plot_style("whitegrid"):
         figure = draw(rows)
         for path in paths:
@@ -167,13 +166,14 @@ def write_plot(rows: Sequence[Judgement], *paths: Path) -> None:
 def plot_uri(rows: Sequence[Judgement]) -> str:
     """The plot as a data URI, for a page."""
     stream = io.BytesIO()
-    shown = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
     with plot_style("whitegrid"):
-        draw(shown).savefig(stream, format="png", dpi=110, bbox_inches="tight")
+        draw(rows).savefig(stream, format="png", dpi=110, bbox_inches="tight")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def draw(rows: Sequence[Judgement]) -> Figure:
+    """Of the rows that were judged."""
+    rows = [row for row in rows if row.difference is not None and row.verdict != NOT_KNOWN]
     metrics = list(dict.fromkeys(row.metric for row in rows))
     figure = Figure(figsize=(4 * max(1, len(metrics)), 6), layout="constrained")
     if not metrics:

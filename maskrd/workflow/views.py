@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from maskrd import paper
 from maskrd.config.experiment import Experiment
 from maskrd.config.files import EVERY_MODEL, Files, find_metrics
 from maskrd.config.settings import Model, canonical_json
 from maskrd.data.changes import size_and_date
-from maskrd.data.registry import LAYOUTS
+from maskrd.data.registry import LAYOUTS, is_generated
 from maskrd.files import sha256_file, sha256_json
 
 T = TypeVar("T")
@@ -36,6 +36,19 @@ class ViewInputs:
     def paper_tables(self) -> list[str]:
         """The configured tables that are the paper's."""
         return [name for name in self.experiment.tables if name in paper.TABLES]
+
+    def shown(self) -> dict[str, Any]:
+        """What the pages of `snakemake --report` say of the experiment."""
+        experiment = self.experiment
+        views = [experiment.view(name) for name in (*experiment.tables, *experiment.figures)]
+        return {
+            "captions": {view.name: view.caption for view in views},
+            "datasets": {view.title: list(view.categories) for view in views},
+            "generated": any(is_generated(view.spec.dataset) for view in views),
+            "backbones": list(experiment.backbones),
+            "seeds": list(experiment.seeds),
+            "train": experiment.train,
+        }
 
     def view_json(self, name: str) -> str:
         """The view of a table or figure as JSON. As a parameter of its rule, a changed caption rebuilds only it."""
@@ -100,12 +113,13 @@ class ViewInputs:
     def figure_files(self, name: str) -> list[Path]:
         return [self.files.figure(name, suffix) for suffix in ("png", "pdf")]
 
-    def metrics_digest(self) -> str:
-        """A parameter of the verdict that changes when metrics change. Then the verdict is made again.
+    def metrics_digest(self, inputs: Iterable[Path] = ()) -> str:
+        """A parameter of verdict and report that changes when metrics other than their `inputs` change.
 
-        The metrics are not inputs: a verdict judges what exists, and must not start a training.
+        A verdict judges what exists, and must not start a training. So its metrics are not inputs.
         """
-        found = find_metrics(self.files.models, EVERY_MODEL)
+        known = set(inputs)
+        found = [path for path in find_metrics(self.files.models, EVERY_MODEL) if path not in known]
         return sha256_json({path.as_posix(): sha256_file(path) for path in found})
 
     @cached_property

@@ -9,8 +9,11 @@ from maskrd.config.settings import Evaluation, FigureSpec
 from maskrd.config.view import View
 from maskrd.errors import MaskrdError
 from maskrd.gallery import Gallery, choose, quantise, take_turns
+from maskrd.reporting.captions import figure_facts
+from maskrd.reporting.collect import read_metrics
 from maskrd.reporting.figures import draw, read_panels, write_figure
 from tests.conftest import ROOT, training_settings
+from tests.records import make_record, write_record
 
 CONFIG = shipped_configuration(ROOT.joinpath)
 DEFECTS = ("cut", "good", "hole")
@@ -45,6 +48,10 @@ def write_maps(path, defects=DEFECTS, names=None, size=32, masks=True):
         high=8,
         masks=maps > 3 if masks else None,
     ).write(path)
+
+
+def facts(report, folder):
+    return figure_facts(report, read_metrics(report, folder))
 
 
 def galleries(report, folder):
@@ -104,11 +111,19 @@ def test_labels_name_methods_categories_and_generated_data(tmp_path):
     for path in galleries(report, tmp_path):
         write_maps(path)
     panels = [panel for category in report.categories for panel in read_panels(report, tmp_path, category)]
-    figure = draw(report, panels)
+    figure = draw(report, panels, facts(report, tmp_path))
     grid = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in grid[:6:2]] == ["image", "STPM\nanomaly map", "Ours\nanomaly map"]
     assert [axes.get_ylabel() for axes in grid[::6]] == ["Stripes\ncut", "Metal nut\ncut"]
     assert "The data are not the paper's" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_figure_says_what_its_models_were_made_with(tmp_path):
+    report = make_report(categories=("stripes",))
+    (model,) = report.models()
+    training = report.training["maskrd"].model_copy(update={"epochs": 7})
+    write_record(tmp_path, model, make_record(model, {}, training, report.evaluation["maskrd"]))
+    assert "Training: 7 epochs" in facts(report, tmp_path)
 
 
 def test_many_categories_stand_in_two_blocks(tmp_path):
@@ -116,7 +131,7 @@ def test_many_categories_stand_in_two_blocks(tmp_path):
     for path in galleries(report, tmp_path):
         write_maps(path)
     panels = [panel for category in report.categories for panel in read_panels(report, tmp_path, category)]
-    figure = draw(report, panels)
+    figure = draw(report, panels, facts(report, tmp_path))
     assert [axes.get_title() for axes in figure.axes].count("image") == 2
     names = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
     assert sorted(names) == [f"C{number}\ncut" for number in range(9)]
@@ -149,7 +164,7 @@ def test_a_category_without_masks_has_its_row(tmp_path):
     write_maps(path, masks=False)
     (panel,) = read_panels(report, tmp_path, "stripes")
     assert panel.mask is None
-    assert "none" in [text.get_text() for axes in draw(report, [panel]).axes for text in axes.texts]
+    assert "none" in [text.get_text() for axes in draw(report, [panel], "A caption.").axes for text in axes.texts]
 
 
 def test_a_gallery_has_misses_false_alarms_and_every_defect_type():

@@ -119,6 +119,7 @@ def test_groups_come_in_the_papers_order_and_own_categories_without_groups(tmp_p
     assert list(csv["category"]) == ["Screw", "My part", "Mean"]
     assert list(csv["RD image_auroc"]) == ["97.0", "-", "-"]
     assert "Objects" not in tex
+    assert "The reported means are dashes, because the paper lacks some of these rows." in caption(tex)
 
 
 def test_own_categories_alone_have_nothing_reported(tmp_path):
@@ -202,6 +203,51 @@ def test_seeds_give_mean_and_sd_with_n(tmp_path):
     assert "n = 3 seeds (0, 1, 5)" in caption(tex)
     assert r"$\pm$" in tex
     assert "±" not in tex
+
+
+def test_a_mean_of_cells_of_which_one_is_open_ranks_nobody(tmp_path):
+    """Table 2's order of dog and others under Ours isn't known."""
+    for categories in (("cat", "dog"), ("dog", "cat")):
+        report = make_report("table2", dataset="cifar10", metrics=["image_auroc"], categories=categories)
+        view_metrics = read_metrics(report, tmp_path)
+        mean = build_grid(report, view_metrics).cells[-1]
+        assert not any(cell.rank for cell in mean)
+
+
+def test_only_numbers_of_one_meaning_have_a_difference(tmp_path):
+    """RD's reported PRO is per image (maskrd/paper/settings.yaml); the column is pooled."""
+    report = make_report("table3", metrics=["pixel_auroc", "aupro"], variants=["rd", "maskrd"], categories=("screw",))
+    _, tex = tabulate(report, tmp_path, constant(0.9))
+    grid = build_grid(report, read_metrics(report, tmp_path / "models"))
+    shown = zip(grid.columns, grid.cells[0], strict=True)
+    without = [(c.method, c.metric) for c, cell in shown if c.source == "reproduced" and cell.difference is None]
+    assert without == [("RD", "aupro")]
+    assert "RD: the reported PRO is PRO per image, so no difference to it is shown." in tex
+
+
+def test_reported_backbones_are_the_full_methods(tmp_path):
+    report = make_report("table4", rows="backbones", variants=["no_fmm"], backbones=("resnet18", "wide_resnet50_2"))
+    csv, tex = tabulate(report, tmp_path, constant(0.9))
+    assert not [name for name in csv.columns if "reported" in name]
+    assert "Variant: no FMM." in caption(tex)
+
+
+def test_rows_of_variants_without_the_full_method_name_the_papers_backbone(tmp_path):
+    report = make_report("table5", rows="variants", variants=["no_fmm"], backbones=("resnet18",))
+    _, tex = tabulate(report, tmp_path, constant(0.9))
+    assert "Backbone: ResNet18. Reported: WideResNet50." in caption(tex)
+
+
+def test_a_training_that_may_stop_early_has_up_to_its_epochs(tmp_path):
+    patient = {"maskrd": {"patience": 20, "validation_fraction": 0.1}}
+    report = make_report("table1", categories=("screw",), train=patient)
+    assert "Training: up to 200 epochs" in caption(tabulate(report, tmp_path, constant(0.9))[1])
+
+
+def test_dashes_of_models_without_masks_are_explained(tmp_path):
+    report = make_report("table3", metrics=["pixel_auroc", "aupro"], categories=("screw", "gear"))
+    _, tex = tabulate(report, tmp_path, lambda m: {} if m.category == "gear" else constant(0.9)(m))
+    assert "1 of 2 models have no PRO: they have no masks." in caption(tex)
 
 
 def test_a_cell_with_a_missing_seed_is_a_dash(tmp_path):

@@ -143,6 +143,8 @@ def test_snakemakes_own_report_has_the_same_parts(reported, partial, tmp_path):
         content = (workspace.folder / "results/tiny" / part).read_bytes()
         assert base64.b64encode(content).decode() in text, part
     assert "Ablation of the feature mask generation module" in text
+    assert ">MVTec AD:<" in text
+    assert "mean over the categories of MVTec AD (%)" in text
     dom = browse(page.as_uri(), tmp_path, "--dump-dom")
     menu = re.sub(r"<[^>]+>", " ", dom[dom.index("<body") :])
     assert all(category in menu for category in ("Tables", "Figures"))

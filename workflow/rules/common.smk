@@ -56,6 +56,7 @@ except MaskrdError as error:
 
 files = Files(experiment)
 views = ViewInputs(experiment)
+config["shown"] = views.shown()  # for the pages of workflow/report
 MODEL = files.any_model
 
 # `--resources mem_mb=...` replaces the profile's list of resources, and with it the limit of GPU jobs.

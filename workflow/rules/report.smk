@@ -37,6 +37,7 @@ rule report:
         "../../envs/maskrd.yaml"
     params:
         paper=lambda wildcards: paper_digest(),
+        others=lambda wildcards: views.metrics_digest(views.reported_metrics()),
         parts=lambda wildcards, input: " ".join(
             repeat_option(f"--{name}", input[name])
             for name in ("tables", "figures", "curves")
