@@ -36,6 +36,11 @@ def start_job(folder: Path, jobs: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def test_a_user_without_a_name_has_a_folder_of_locks(monkeypatch):
+    monkeypatch.setattr(devices.getpass, "getuser", lambda: pytest.fail("asked for a name"))
+    assert str(os.getuid()) in devices.lock_folder().name
+
+
 def test_jobs_spread_over_cards_before_they_share_one(tmp_path):
     claims = [claim_slot(CARDS, 4, tmp_path) for _ in range(4)]
     positions = [position for position, _ in claims]

@@ -88,9 +88,12 @@ def test_normal_images_of_ones_own_give_a_threshold(tested, tmp_path):
         predict(job.model, [good], tmp_path / "other", CPU, normal=[tmp_path / "broken.png"])
 
 
-@pytest.mark.parametrize(("rate", "allowed"), [(0, 0), (0.05, 1), (0.1, 2), (0.5, 10)])
-def test_at_most_the_wanted_share_of_normal_images_is_above_the_threshold(rate, allowed):
-    scores = np.random.default_rng(0).normal(size=21).astype(np.float32)
+@pytest.mark.parametrize(
+    ("count", "rate", "allowed"),
+    [(21, 0, 0), (21, 0.05, 1), (21, 0.1, 2), (21, 0.5, 10), (20, 0.05, 1), (19, 0.05, 0), (100, 0.05, 5)],
+)
+def test_at_most_the_wanted_share_of_normal_images_is_above_the_threshold(count, rate, allowed):
+    scores = np.random.default_rng(0).normal(size=count).astype(np.float32)
     assert (scores > choose_threshold(scores, rate)).sum() == allowed
 
 
@@ -192,6 +195,56 @@ def test_scores_of_another_threshold_or_origin_are_not_mixed(tested, tmp_path):
     with pytest.raises(MaskrdError, match=r"scores\.csv: exists, but not from an earlier run.*Choose another folder"):
         predict(job.model, [good], tmp_path / "own", CPU)
     assert (tmp_path / "own/scores.csv").read_text() == "my,own,table\n1,2,3\n"
+
+
+def test_a_threshold_that_differs_in_the_last_digits_goes_on(tested, tmp_path, monkeypatch):
+    """Another machine, or another number of threads, chose it from the same images."""
+    job = tested(epochs=1)
+    good, crack = job.data / "bolt/test/good", job.data / "bolt/test/crack"
+    predict(job.model, [good], tmp_path / "out", CPU, normal=[good])
+    before = json.loads((tmp_path / "out/prediction.json").read_text())["threshold"]
+    for factor, fits in ((1 + 1e-6, True), (1 + 1e-3, False)):
+        monkeypatch.setattr(prediction, "choose_threshold", lambda *_, factor=factor: before * factor)
+        if fits:
+            predict(job.model, [crack], tmp_path / "out", CPU, normal=[good])
+        else:
+            with pytest.raises(MaskrdError, match="scores of another model"):
+                predict(job.model, [crack], tmp_path / "out", CPU, normal=[good])
+    assert json.loads((tmp_path / "out/prediction.json").read_text())["threshold"] == before
+
+
+def test_a_missing_heatmap_is_drawn_and_its_image_scored_again(tested, tmp_path):
+    job = tested(epochs=1)
+    good = job.data / "bolt/test/good"
+    predict(job.model, [good], tmp_path / "out", CPU, heatmaps=False)
+    plain = {row["image"]: row["score"] for row in rows_of(tmp_path / "out")}
+    predict(job.model, [good], tmp_path / "out", CPU)
+    rows = rows_of(tmp_path / "out")
+    assert {row["image"]: row["score"] for row in rows} == plain
+    assert all((tmp_path / "out" / row["heatmap"]).is_file() for row in rows)
+    (tmp_path / "out" / rows[0]["heatmap"]).unlink()
+    predict(job.model, [good], tmp_path / "out", CPU)
+    heatmaps = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert heatmaps == {row["heatmap"] for row in rows_of(tmp_path / "out")}
+    assert len(heatmaps) == len(rows)
+
+
+def test_a_link_to_itself_is_an_unreadable_image(tested, tmp_path):
+    job, folder = tested(epochs=1), tmp_path / "images"
+    write_image(folder / "a.png", seed=0)
+    (folder / "b.png").symlink_to(folder / "b.png")
+    summary = predict(job.model, [folder], tmp_path / "out", CPU)
+    assert (summary.scored, list(summary.unreadable)) == (1, [str(folder / "b.png")])
+
+
+def test_a_model_that_is_tested_with_random_masks_scores_no_image_by_itself(tested, tmp_path):
+    job = tested(epochs=1)
+    path = job.model.with_name("metrics.json")
+    record = json.loads(path.read_text())
+    record["evaluation"]["recipe"]["mask_at_test"] = True
+    path.write_text(json.dumps(record))
+    with pytest.raises(MaskrdError, match="mask_at_test, whose masks are random"):
+        predict(job.model, [job.data / "bolt/test/good"], tmp_path / "out", CPU)
 
 
 def test_unreadable_images_are_counted_and_tried_again(tested, tmp_path):

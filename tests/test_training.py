@@ -219,6 +219,24 @@ def test_two_torn_states_start_anew(training_job, unbroken, at_step):
     assert_same_model(job, unbroken)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_a_state_that_does_not_fit_into_memory_is_kept(tmp_path, monkeypatch, error):
+    states = StateFolder(tmp_path, 60)
+    states.save(dict.fromkeys(CONTENT))
+    whole = states.last.read_bytes()
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(MaskrdError, match=r"last\.pt: there is no memory to read it"):
+        states.load()
+    assert states.last.read_bytes() == whole
+
+
 def test_a_state_that_the_disk_or_the_permissions_hide_is_kept(tmp_path, monkeypatch):
     states = StateFolder(tmp_path, 60)
     states.save(dict.fromkeys(CONTENT))

@@ -36,6 +36,8 @@ def decode(content: bytes, path: Path) -> Image.Image:
             f"{path}: not an image in a known format ({', '.join(FORMATS)}). Its contents count, not its name. Restore "
             "or convert it."
         ) from None
+    except Image.DecompressionBombError:
+        raise MaskrdError(f"{path}: has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller.") from None
     except MemoryError:
         raise
     except Exception as error:  # on damaged files, Pillow raises errors of nearly every type

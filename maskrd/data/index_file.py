@@ -30,6 +30,11 @@ class Entry:
     mask: str | None = None
     record: int | None = None
 
+    @property
+    def in_large_file(self) -> bool:
+        """Whether the image shares its file with others, so that only path and position name it."""
+        return self.record is not None and self.mask is None
+
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Index:

@@ -53,7 +53,7 @@ def image_names(dataset: str, root: Path, folder: str) -> list[str]:
             f"{images}: missing. The folder datasets.{dataset}.path must hold {FREE}/Imgs and, for each of the "
             f"defects {', '.join(DEFECTS)}, MT_<Defect>/Imgs. Correct the path."
         )
-    return sorted(path.relative_to(root).as_posix() for path in images.glob("*.jpg"))
+    return sorted(path.relative_to(root).as_posix() for path in images.glob("[!.]*.jpg"))  # macOS writes ._x.jpg
 
 
 def mask_name(root: Path, image: str) -> str:

@@ -60,7 +60,7 @@ def find_clips(dataset: str, folder: Path, category: str) -> list[Path]:
 
 
 def frame_names(root: Path, clip: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in clip.glob("*.jpg"))
+    return sorted(path.relative_to(root).as_posix() for path in clip.glob("[!.]*.jpg"))  # macOS writes ._x.jpg
 
 
 def clip_entries(root: Path, clip: Path) -> list[Entry]:

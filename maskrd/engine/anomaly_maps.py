@@ -65,7 +65,7 @@ def keep_maps(job: TrainingJob, inputs: Inputs) -> Learned:
 
 def map_name(entry: Entry) -> str:
     """Raises MaskrdError for an image that has no file of its own."""
-    if entry.record is not None and entry.mask is None:
+    if entry.in_large_file:
         raise MaskrdError(
             f"{entry.image}: this file holds many images, so their maps have no names. Anomaly maps as files need a "
             "dataset with a file for each image. Remove the dataset from the tables, or don't ask for its maps."

@@ -12,11 +12,8 @@ from maskrd.engine.scoring import Scorer
 
 
 def choose_threshold(scores: np.ndarray, false_alarm_rate: float) -> float:
-    """One of the `scores` (N,) of normal images. At most `false_alarm_rate` of them are higher.
-
-    It is their quantile, rounded up to the next score: the threshold may be one score higher than it needs to be.
-    """
-    return float(np.quantile(scores, 1 - false_alarm_rate, method="higher"))
+    """The lowest of the `scores` (N,) of normal images for which at most `false_alarm_rate` of them are higher."""
+    return float(np.quantile(scores, 1 - false_alarm_rate, method="inverted_cdf"))
 
 
 def decide(scorer: Scorer, held_out: Samples, defective: np.ndarray, scores: np.ndarray) -> Decision:

@@ -116,7 +116,8 @@ def write_scores(path: Path, samples: Samples, scores: np.ndarray) -> None:
 
 
 def image_name(entry: Entry) -> str:
-    return entry.image if entry.record is None else f"{entry.image}#{entry.record}"
+    """The image's path, with its position if the file holds many images."""
+    return f"{entry.image}#{entry.record}" if entry.in_large_file else entry.image
 
 
 def evaluation_record(job: EvaluationJob, device: torch.device, images: int, seconds: float) -> EvaluationRecord:

@@ -142,7 +142,8 @@ def is_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
 
 
 def export_error(scorer: Scorer, problem: str) -> MaskrdError:
-    remedy = "" if scorer.settings.method == "external" else " Use it with `maskrd predict`."
+    predicts = scorer.settings.method != "external" and not scorer.evaluation.mask_at_test
+    remedy = " Use it with `maskrd predict`." if predicts else ""
     return MaskrdError(f"{scorer.name}: this model of {scorer.settings.method} can't be exported: {problem}.{remedy}")
 
 

@@ -7,6 +7,7 @@ The kernel holds the lock (flock), so it ends with the process, however the proc
 import getpass
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ SECONDS_BETWEEN_TRIES = 2.0
 
 def lock_folder() -> Path:
     """The folder of the locks: on this machine, like its GPUs, and of this user."""
-    return Path(tempfile.gettempdir()) / f"maskrd-gpus-{getpass.getuser()}"
+    # A container's user may have no name.
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    return Path(tempfile.gettempdir()) / f"maskrd-gpus-{user}"
 
 
 def claim_slot(devices: Sequence[str], jobs: int, folder: Path, patience: float | None = None) -> tuple[int, FileLock]:

@@ -3,6 +3,7 @@
 import csv
 import glob
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ UNREADABLE = "unreadable.csv"
 LOCK = ".lock"
 COLUMNS = ["image", "score", "anomalous", "heatmap", "sha256"]
 IMAGE, _, ANOMALOUS, HEATMAP, DIGEST = range(len(COLUMNS))
+SAME_THRESHOLD = 1e-4
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
 
@@ -80,13 +82,20 @@ def predict(
     meanwhile are scored again. Images that can't be read are listed in {output}/unreadable.csv. Files below `output`
     are left out.
 
-    Raises MaskrdError if the teacher, the record or the images are missing, and if `output` holds other files or the
-    scores of another model or threshold, or another run writes there at this moment.
+    Raises MaskrdError if the teacher, the record or the images are missing, for a model that is tested with random
+    masks, and if `output` holds other files or the scores of another model or threshold, or another run writes there at
+    this moment.
     """
     refuse_foreign(output)
-    own = output.resolve()
-    files = [path for path in find_images(paths) if own not in path.resolve().parents]
+    own = Path(os.path.realpath(output))
+    # Not Path.resolve, which raises for a link that leads to itself.
+    files = [path for path in find_images(paths) if own not in Path(os.path.realpath(path)).parents]
     record = record_beside(model)
+    if record.evaluation.recipe.mask_at_test:
+        raise MaskrdError(
+            f"{model}: tested with mask_at_test, whose masks are random, so an image by itself has no certain score. "
+            "Test the model with mask_at_test: false."
+        )
     scorer = scorer_beside_results(model, record, teacher, machine)
     threshold = record.decision.threshold if record.decision else None
     if normal:
@@ -147,7 +156,7 @@ class Run:
         return rows
 
     def keep_current(self, rows: list[list[str]], files: Sequence[Path]) -> tuple[list[list[str]], int]:
-        """The lines of images that are as they were, and the first number that no heatmap has.
+        """The lines of images that are as they were, with their heatmaps, and the first number that no heatmap has.
 
         The heatmaps of the others are removed.
         """
@@ -156,7 +165,8 @@ class Run:
         kept = []
         for row in rows:
             file = wanted.get(row[IMAGE])
-            if file is None or not file.is_file() or sha256_file(file) == row[DIGEST]:
+            drawn = not self.heatmaps or (row[HEATMAP] and (self.output / Path(row[HEATMAP]).name).is_file())
+            if file is None or not file.is_file() or (drawn and sha256_file(file) == row[DIGEST]):
                 kept.append(row)
             elif row[HEATMAP]:
                 (self.output / Path(row[HEATMAP]).name).unlink(missing_ok=True)  # never a file elsewhere
@@ -206,6 +216,10 @@ class Run:
             found = Prediction.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise MaskrdError(f"{path}: damaged ({error.errors()[0]['msg']}). Choose another folder.") from None
+        chosen = None not in (self.threshold, found.threshold)
+        # Another machine or number of threads chooses the same threshold but for the last digits.
+        if chosen and math.isclose(self.threshold, found.threshold, rel_tol=SAME_THRESHOLD):
+            self.threshold = found.threshold
         if found != self.with_colours(found.low, found.high):
             raise MaskrdError(
                 f"{path}: the folder holds scores of another model, recipe of testing or threshold. Choose another "

@@ -12,6 +12,7 @@ from maskrd.files import atomic_path, sha256_file
 
 logger = logging.getLogger(__name__)
 
+NO_MEMORY = "can't allocate memory"  # torch's words; the error has no class of its own
 CONTENT = {"precision", "weights", "optimizer", "best_weights", "progress"}
 
 
@@ -40,7 +41,10 @@ class StateFolder:
         self.saved_at = time.monotonic()
 
     def load(self) -> dict | None:
-        """The newest readable state, or None. Raises OSError where the disk or the permissions don't let it be read."""
+        """The newest readable state, or None.
+
+        Raises OSError where the disk or the permissions don't let it be read, and MaskrdError where memory doesn't.
+        """
         for path in (self.last, self.previous):
             if not path.exists():
                 continue
@@ -50,6 +54,8 @@ class StateFolder:
                     raise ValueError("not a state")
                 return state
             except Exception as error:  # a torn file fails in many ways
+                if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+                    raise MaskrdError(f"{path}: there is no memory to read it. Give the job more of it.") from None
                 sha256_file(path)  # tells whether the file can be read at all: another time it may be whole
                 logger.warning("%s: unreadable (%s), trying the state before.", path, type(error).__name__)
                 # Otherwise the next save would replace the good state by this one.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -89,7 +90,11 @@ def prune(experiment: Experiment, remove: bool) -> Iterator[str]:
 
 def _only_here(stored: Stored) -> int:
     """Bytes that a removal frees: a file with a second link in results/models frees no space."""
-    return sum(path.stat().st_size for path in stored.files() if path.stat().st_nlink == 1)
+    size = 0
+    for path in stored.files():
+        with suppress(FileNotFoundError):  # a training has begun, or another run removes it
+            size += path.stat().st_size if path.stat().st_nlink == 1 else 0
+    return size
 
 
 def running_trainings(found: dict[Model, Stored | None]) -> Iterator[tuple[Model, dict[str, Any]]]:

@@ -160,6 +160,14 @@ def deepen_colours(color_type: int, channels: int):
     return damage
 
 
+def put_a_huge_image(category: Path) -> None:
+    """Its header says so."""
+    content = (category / "train/good/002.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + content[24:29]
+    whole = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    (category / "train/good/002.png").write_bytes(whole)
+
+
 def deep_tiff(category: Path) -> None:
     """RGB of 16 bits, in one strip after the directory."""
     tags = [
@@ -221,6 +229,7 @@ FAULTS = {
     "16-bit grey with alpha": (deepen_colours(4, 2), ["train/good/002.png", "16 bits", "Convert"]),
     "16-bit RGBA": (deepen_colours(6, 4), ["train/good/002.png", "16 bits", "Convert"]),
     "16-bit RGB TIFF": (deep_tiff, ["train/good/002.png", "16 bits", "Convert"]),
+    "too many pixels": (put_a_huge_image, ["train/good/002.png", "has more than", "Make it smaller"]),
     "PostScript": (save_as("EPS"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
     "GIF": (save_as("GIF"), ["train/good/002.png", "not an image in a known format", "TIFF"]),
     "WebP": (save_as("WEBP"), ["train/good/002.png", "not an image in a known format", "TIFF"]),

@@ -39,6 +39,8 @@ def tiles(tmp_path: Path) -> Path:
 def test_split_and_labels(tiles: Path, tmp_path: Path) -> None:
     build_index("mtd", "tile", tiles).write(tmp_path / "tile.json")
     index = Index.read(tmp_path / "tile.json")
+    (tiles / "MT_Free/Imgs/._train0.jpg").write_bytes(b"macOS")
+    assert build_index("mtd", "tile", tiles) == index
     assert [entry.image for entry in index.train] == [f"MT_Free/Imgs/train{number}.jpg" for number in range(3)]
     good = {Path(entry.image).name for entry in index.test if entry.defect == "good"}
     assert good == mtd.free_test_names()

@@ -39,6 +39,7 @@ def campus(tmp_path: Path) -> Path:
 
 
 def test_one_scene(campus: Path, tmp_path: Path) -> None:
+    (campus / "testing/frames/01_0014/._000.jpg").write_bytes(b"macOS")
     build_index("stc", "01", campus).write(tmp_path / "01.json")
     index = Index.read(tmp_path / "01.json")
     assert [Path(entry.image).stem for entry in index.train] == ["001", "006", "011"]
