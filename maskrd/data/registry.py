@@ -22,7 +22,8 @@ def find_layout(dataset: str, layout: str | None = None) -> Layout:
     if dataset in DATASETS:
         return DATASETS[dataset].layout
     if layout not in LAYOUTS:
-        raise MaskrdError(f"dataset {dataset}: its layout is {layout}. It should be one of {', '.join(LAYOUTS)}.")
+        told = f"its layout is {layout}, and should be" if layout else "it isn't a known one, so it needs a layout:"
+        raise MaskrdError(f"dataset {dataset}: {told} one of {', '.join(LAYOUTS)}.")
     return LAYOUTS[layout]
 
 
