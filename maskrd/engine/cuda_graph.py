@@ -55,8 +55,8 @@ class GraphedStep:
         capture_as: type[CudaGraph] = CudaGraph,
     ) -> None:
         self.step, self.before_capture, self.capture_as = step, before_capture, capture_as
-        self.sizes = set(sizes)
-        self.unseen = set(sizes)
+        self.sizes = frozenset(sizes)
+        self.unseen = set(self.sizes)
         self.captured: dict[int, tuple[Tensor, CudaGraph[Tensor]]] = {}
 
     def __call__(self, positions: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Trainer:
         self.update = self.eager_update
         if inputs.cuda_graphs:
             sizes = map(len, batches(self.train_positions, self.settings.batch_size))
-            self.update = GraphedStep(self.eager_update, set(sizes), self.method.zero_grad)
+            self.update = GraphedStep(self.eager_update, sizes, self.method.zero_grad)
         self.optimizer = build_optimizer(self.settings, self.method.parameters())
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] | None = None

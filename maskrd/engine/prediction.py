@@ -39,7 +39,7 @@ UNREADABLE = "unreadable.csv"
 LOCK = ".lock"
 COLUMNS = ["image", "score", "anomalous", "heatmap", "sha256"]
 IMAGE, _, ANOMALOUS, HEATMAP, DIGEST = range(len(COLUMNS))
-SAME_THRESHOLD = 1e-4
+SAME_THRESHOLD = 1e-4  # relative difference of two thresholds from the same images
 LONGEST_STEM = 180  # bytes of an image's name that go into its heatmap's name; file systems allow 255 in all
 
 
